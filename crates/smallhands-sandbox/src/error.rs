@@ -1,0 +1,106 @@
+use smallhands_core::{Failure, FailureClass};
+
+/// Why a sandbox could not be set up or used. Never the result of a command: that is an
+/// [`Execution`](crate::Execution), whatever its exit code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// A layer that was asked for cannot be enforced here.
+    #[error("the sandbox layer `{layer}` is not available here: {reason}; {fix}")]
+    Unavailable {
+        /// Which layer.
+        layer: String,
+        /// What the system said.
+        reason: String,
+        /// What would allow it.
+        fix: String,
+    },
+    /// The program that embeds this crate did not call its hook first in `main`.
+    #[error(
+        "the sandbox helper cannot be started: call smallhands::init() (or \
+         smallhands_sandbox::linux::init()) as the first thing in main"
+    )]
+    NotInitialised,
+    /// Setting up failed for another reason.
+    #[error("the sandbox could not be set up: {stage}: {reason}")]
+    Setup {
+        /// Which part of the set-up.
+        stage: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The helper process is gone.
+    #[error("the sandbox is gone: {0}")]
+    Lost(String),
+    /// No such file in the sandbox.
+    #[error("no such file in the sandbox: {0}")]
+    NotFound(String),
+    /// A path that leaves the workspace or is not usable.
+    #[error("`{path}` cannot be used in the sandbox: {reason}")]
+    Path {
+        /// The path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file operation failed inside.
+    #[error("{path}: {reason}")]
+    File {
+        /// The path.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The disk, or the sandbox's share of it, is full.
+    #[error("no space left while {0}; free some, or choose another directory with --state-dir")]
+    DiskFull(String),
+    /// The repository could not be read.
+    #[error("{0}")]
+    Repo(String),
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Blob(#[from] Failure),
+    /// The call was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl SandboxError {
+    /// Stable, for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "sandbox.unavailable",
+            Self::NotInitialised => "sandbox.not_initialised",
+            Self::Setup { .. } => "sandbox.setup",
+            Self::Lost(_) => "sandbox.lost",
+            Self::NotFound(_) => "sandbox.not_found",
+            Self::Path { .. } => "sandbox.path",
+            Self::File { .. } => "sandbox.file",
+            Self::DiskFull(_) => "sandbox.disk_full",
+            Self::Repo(_) => "sandbox.repo",
+            Self::Blob(_) => "sandbox.blob",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the same call may succeed when tried again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(e: SandboxError) -> Self {
+        let class = match &e {
+            SandboxError::Blob(f) => return f.clone(),
+            SandboxError::Cancelled => FailureClass::Cancelled,
+            SandboxError::NotFound(_) | SandboxError::Path { .. } | SandboxError::File { .. } => {
+                FailureClass::Task
+            }
+            SandboxError::Repo(_) | SandboxError::NotInitialised => FailureClass::Input,
+            _ => FailureClass::Unavailable,
+        };
+        let f = Self::new(e.code(), class, e.to_string());
+        if e.is_retryable() { f.retryable() } else { f }
+    }
+}

@@ -1,0 +1,79 @@
+use crate::{Capabilities, DirEntry, Execution, Invocation, SandboxError, SandboxSpec};
+use smallhands_core::{BlobRef, BlobStore, CallCx, async_trait};
+use std::fmt::Debug;
+
+/// Live output: the stream's name (`stdout`, `stderr`) and some bytes.
+pub type OutputSink<'a> = &'a mut (dyn FnMut(&str, &[u8]) + Send);
+
+/// Opens sandboxes.
+#[async_trait]
+pub trait SandboxBackend: Debug + Send + Sync + 'static {
+    /// Stable; journaled with the run.
+    fn name(&self) -> &str;
+    /// What it can enforce here, by trying it.
+    ///
+    /// # Behavior
+    /// - Leaves nothing behind.
+    async fn probe(&self) -> Capabilities;
+    /// Opens one, on a clean copy or on a snapshot that any process may have taken.
+    ///
+    /// # Behavior
+    /// - What the spec asks for and cannot be enforced is an error; there is no weaker sandbox.
+    /// - The source is never changed by what happens inside.
+    async fn open(
+        &self,
+        spec: &SandboxSpec,
+        cx: &CallCx,
+    ) -> Result<Box<dyn Sandbox>, SandboxError>;
+}
+
+/// One place to run commands in, with its own view of the files. Paths are relative to the
+/// workspace, with `/`; a path that leaves it is refused.
+#[async_trait]
+pub trait Sandbox: Debug + Send + Sync {
+    /// Runs a command to its end.
+    ///
+    /// # Behavior
+    /// - The result of the command, whatever it is, is an [`Execution`]; an error means that the
+    ///   sandbox itself failed.
+    /// - At the deadline, and at the end of the command, everything that it started is dead.
+    /// - Commands of one sandbox run one after the other.
+    /// - Output over the cap is read and counted, its head and tail kept.
+    /// - Cancelling the call kills the command.
+    async fn exec(
+        &self,
+        what: &Invocation,
+        live: OutputSink<'_>,
+        cx: &CallCx,
+    ) -> Result<Execution, SandboxError>;
+    /// The bytes of a file.
+    ///
+    /// # Behavior
+    /// - A missing file is [`SandboxError::NotFound`].
+    /// - A symbolic link is followed inside the sandbox only.
+    async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError>;
+    /// Creates or replaces a file, with its parent directories; its mode is kept, or `0644`.
+    async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), SandboxError>;
+    /// Removes a file or an empty directory.
+    async fn remove(&self, path: &str) -> Result<(), SandboxError>;
+    /// What is below a directory, at every depth, sorted by path, `.git` left out.
+    async fn list(&self, dir: &str) -> Result<Vec<DirEntry>, SandboxError>;
+    /// What differs from the base, as a durable blob that any process can open or restore.
+    ///
+    /// # Behavior
+    /// - Costs what changed, not what exists.
+    /// - Modes, symbolic links, deletions, empty directories and names that are not UTF-8 survive.
+    async fn snapshot(&self, into: &dyn BlobStore) -> Result<BlobRef, SandboxError>;
+    /// Puts the files back to a snapshot of the same base; `None` is the clean base.
+    async fn restore(
+        &self,
+        to: Option<&BlobRef>,
+        from: &dyn BlobStore,
+    ) -> Result<(), SandboxError>;
+    /// Another sandbox with the same files, independent from here on.
+    async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError>;
+    /// What differs from the base, as a patch that `git apply` takes; empty if nothing does.
+    async fn diff(&self) -> Result<String, SandboxError>;
+    /// Ends it, and waits until nothing of it is left.
+    async fn close(self: Box<Self>) -> Result<(), SandboxError>;
+}

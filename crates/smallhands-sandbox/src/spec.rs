@@ -1,0 +1,197 @@
+use serde::{Deserialize, Serialize};
+use smallhands_core::BlobRef;
+use std::{path::PathBuf, time::Duration};
+
+/// What a sandbox is to hold and to allow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxSpec {
+    /// The clean copy to start from; none is an empty directory.
+    pub source: Option<RepoSource>,
+    /// A snapshot on top of it, taken by any process.
+    pub from: Option<BlobRef>,
+    /// Files and directories of the host to show, read-only, at the same path: toolchains.
+    /// The system's own (`/usr`, `/bin`, `/lib*`, a little of `/etc`) are always there.
+    pub read_only: Vec<PathBuf>,
+    /// The environment of every command, on top of a minimal one. Nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// Limits for every command.
+    pub limits: Limits,
+}
+
+/// Which files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RepoSource {
+    /// A commit id in the [`RepoStore`](crate::RepoStore) of the backend.
+    pub commit: String,
+}
+
+/// Limits of each command; `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Address space of each process, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU seconds of each process.
+    pub cpu_seconds: Option<u64>,
+    /// Largest file that can be written, in bytes.
+    pub file_bytes: Option<u64>,
+    /// Open files of each process.
+    pub open_files: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Size of `/tmp`, in bytes.
+    pub tmp_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: Some(4 << 30),
+            cpu_seconds: None,
+            file_bytes: Some(1 << 30),
+            open_files: Some(1024),
+            processes: Some(512),
+            tmp_bytes: 512 << 20,
+        }
+    }
+}
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Invocation {
+    /// Program and arguments; the program is looked up on the sandbox's `PATH`. Never a shell
+    /// string.
+    pub argv: Vec<String>,
+    /// On top of the sandbox's environment.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    /// Relative to the workspace; empty is its root.
+    #[serde(default)]
+    pub cwd: String,
+    /// What it reads.
+    #[serde(default)]
+    pub stdin: Vec<u8>,
+    /// Wall time after which everything that it started is killed.
+    pub deadline: Duration,
+    /// How much of each stream is kept: the first and the last half of this many bytes.
+    pub max_output: u64,
+}
+
+impl Invocation {
+    /// A command with two minutes and 256 KiB of each stream.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: String::new(),
+            stdin: Vec::new(),
+            deadline: Duration::from_secs(120),
+            max_output: 256 << 10,
+        }
+    }
+    /// Sets the deadline.
+    #[must_use]
+    pub fn deadline(mut self, d: Duration) -> Self {
+        self.deadline = d;
+        self
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ended {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+    /// At its deadline.
+    TimedOut,
+    /// It could not be started: no such program, not executable.
+    NotStarted(String),
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it wrote, up to the cap.
+    pub stdout: Vec<u8>,
+    /// What it wrote, up to the cap.
+    pub stderr: Vec<u8>,
+    /// Bytes of both streams that were cut out of the middle.
+    pub cut_bytes: u64,
+    /// Wall time.
+    pub wall: Duration,
+    /// Limits and layers that were really in force.
+    pub enforced: Vec<String>,
+}
+
+impl Execution {
+    /// Whether it exited with 0.
+    pub fn ok(&self) -> bool {
+        self.ended == Ended::Exited(0)
+    }
+    /// Both streams, lossily decoded, standard output first.
+    pub fn text(&self) -> String {
+        let mut s = String::from_utf8_lossy(&self.stdout).into_owned();
+        s.push_str(&String::from_utf8_lossy(&self.stderr));
+        s
+    }
+}
+
+/// One layer of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// `user namespace`, `seccomp`, ..
+    pub name: String,
+    /// Whether it works here.
+    pub works: bool,
+    /// Whether a sandbox is refused without it.
+    pub required: bool,
+    /// What was seen; if it does not work, why, and what would allow it.
+    pub detail: String,
+}
+
+/// What a backend can enforce here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Each layer, the essential ones first.
+    pub layers: Vec<Layer>,
+}
+
+impl Capabilities {
+    /// Whether every required layer works.
+    pub fn usable(&self) -> bool {
+        !self.layers.is_empty() && self.layers.iter().all(|l| l.works || !l.required)
+    }
+}
+
+/// What kind of thing a directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// Anything else.
+    Other,
+}
+
+/// One thing in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    /// Relative to the workspace, lossily decoded.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes, for a file.
+    pub len: u64,
+}
