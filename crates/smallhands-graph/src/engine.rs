@@ -1,0 +1,422 @@
+use crate::{
+    Conditions, Durability, Event, GraphError, GraphPatch, Lease, RunState, RunStatus, StateStore,
+    TaskGraph,
+    driver::{Driver, Plan},
+    host::Msg,
+};
+use serde_json::Value;
+use smallhands_core::{
+    AskId, Budget, Clock, DispatchKey, Executor, Notice, RunId, TaskId, Timestamp,
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// Runs graphs: on an executor, with a journal.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) conditions: Conditions,
+    pub(crate) owner: String,
+    pub(crate) max_parallel: usize,
+    pub(crate) grace: Duration,
+    pub(crate) lease_ttl: Duration,
+}
+
+/// What a new run is made of.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Its id; must be new.
+    pub id: RunId,
+    /// What it is for.
+    pub goal: String,
+    /// From what worker processes build their workers; holds no secret.
+    pub config: Value,
+    /// Caps for the whole run.
+    pub budget: Budget,
+    /// The work.
+    pub graph: TaskGraph,
+    /// What its appends survive.
+    pub durability: Durability,
+}
+
+impl NewRun {
+    /// A run without caps, safe against crashes of processes.
+    pub fn new(id: impl Into<RunId>, graph: TaskGraph) -> Self {
+        Self {
+            id: id.into(),
+            goal: String::new(),
+            config: Value::Null,
+            budget: Budget::default(),
+            graph,
+            durability: Durability::default(),
+        }
+    }
+}
+
+/// Whether tasks that failed are tried again when a run is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeFailed {
+    /// A run that has failed stays failed.
+    No,
+    /// Each failed task gets one more attempt.
+    Retry,
+}
+
+/// Something that happened, as it happened: for eyes. Bounded; a slow reader misses some.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Update {
+    /// A record, now durable.
+    Event {
+        /// Its place in the journal.
+        seq: u64,
+        /// When.
+        at: Timestamp,
+        /// What.
+        event: Arc<Event>,
+    },
+    /// Something that a task said.
+    Notice {
+        /// Which.
+        from: DispatchKey,
+        /// What.
+        notice: Notice,
+    },
+}
+
+/// A stream of [`Update`]s.
+#[derive(Debug)]
+pub struct Updates(broadcast::Receiver<Update>, u64);
+
+impl Updates {
+    /// The next one; `None` when the run is no longer driven.
+    pub async fn next(&mut self) -> Option<Update> {
+        loop {
+            match self.0.recv().await {
+                Ok(u) => return Some(u),
+                Err(broadcast::error::RecvError::Lagged(n)) => self.1 += n,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+    /// How many were missed.
+    pub fn missed(&self) -> u64 {
+        self.1
+    }
+}
+
+/// How the driving of a run ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RunResult {
+    /// The run.
+    pub run: RunId,
+    /// How it stands now.
+    pub status: RunStatus,
+    /// Everything about it.
+    pub state: RunState,
+}
+
+/// A run that this process drives. Dropping it stops the run as a crash would; it can be resumed.
+pub struct RunHandle {
+    run: RunId,
+    to: mpsc::Sender<Msg>,
+    updates: Option<broadcast::Receiver<Update>>,
+    task: JoinHandle<Result<RunResult, GraphError>>,
+}
+
+impl fmt::Debug for RunHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunHandle({})", self.run)
+    }
+}
+
+impl RunHandle {
+    /// Which run.
+    pub fn id(&self) -> &RunId {
+        &self.run
+    }
+    /// What happens, from the start of this drive if called first and once.
+    pub fn updates(&mut self) -> Updates {
+        let rx = self.updates.take();
+        Updates(rx.unwrap_or_else(|| broadcast::channel(1).1), 0)
+    }
+    /// Stops driving: what runs is asked to stop, and is left to be resumed.
+    pub fn stop(&self) {
+        // Full or closed means that it is about to look, or is over.
+        self.send(Msg::Stop);
+    }
+    /// Cancels the run for good.
+    pub fn cancel(&self) {
+        self.send(Msg::Cancel);
+    }
+    /// Something that stops the run from elsewhere, such as a signal handler.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let to = self.to.clone();
+        move || send(&to, Msg::Stop)
+    }
+    fn send(&self, m: Msg) {
+        send(&self.to, m);
+    }
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// No such open question; or the run is no longer driven.
+    pub async fn answer(&self, task: &TaskId, ask: &AskId, value: Value) -> Result<(), GraphError> {
+        let (reply, done) = oneshot::channel();
+        let gone = || GraphError::Stopped("the run is no longer driven here".into());
+        let msg = Msg::Answer {
+            task: task.clone(),
+            ask: ask.clone(),
+            value,
+            reply,
+        };
+        self.to.send(msg).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    }
+    /// Waits until it is over, stopped, or can only go on with an answer.
+    ///
+    /// # Errors
+    /// The journal failed, or the lease was lost: what was not journaled did not count.
+    pub async fn wait(mut self) -> Result<RunResult, GraphError> {
+        match (&mut self.task).await {
+            Ok(r) => r,
+            Err(e) => Err(GraphError::Stopped(e.to_string())),
+        }
+    }
+}
+
+impl Drop for RunHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn send(to: &mpsc::Sender<Msg>, m: Msg) {
+    if let Err(mpsc::error::TrySendError::Full(m)) = to.try_send(m) {
+        let to = to.clone();
+        drop(tokio::spawn(async move { to.send(m).await }));
+    }
+}
+
+impl Engine {
+    /// An engine; needs a tokio runtime around its async functions.
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        executor: Arc<dyn Executor>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let slots = executor.capabilities().slots;
+        Self {
+            store,
+            executor,
+            clock,
+            conditions: Conditions::default(),
+            owner: "this process".into(),
+            max_parallel: if slots == 0 { 64 } else { slots },
+            grace: Duration::from_millis(1500),
+            lease_ttl: Duration::from_secs(15),
+        }
+    }
+    /// The functions that conditions refer to.
+    #[must_use]
+    pub fn conditions(mut self, c: Conditions) -> Self {
+        self.conditions = c;
+        self
+    }
+    /// Named to others who want to drive the same run.
+    #[must_use]
+    pub fn owner(mut self, who: impl Into<String>) -> Self {
+        self.owner = who.into();
+        self
+    }
+    /// How many tasks are placed at once; by default the executor's slots, or 64.
+    #[must_use]
+    pub fn max_parallel(mut self, n: usize) -> Self {
+        self.max_parallel = n.max(1);
+        self
+    }
+    /// How long tasks may take to stop before they are killed.
+    #[must_use]
+    pub fn grace(mut self, d: Duration) -> Self {
+        self.grace = d;
+        self
+    }
+
+    /// Starts a run. Its first records are durable when this returns.
+    ///
+    /// # Errors
+    /// The id is taken; the store failed.
+    pub async fn start(&self, new: NewRun) -> Result<RunHandle, GraphError> {
+        let config =
+            serde_json::to_vec(&new.config).map_err(|e| GraphError::Parse(e.to_string()))?;
+        let config = self.store.blobs().put(config).await?;
+        let lease = self
+            .store
+            .lease(&new.id, &self.owner, self.lease_ttl)
+            .await?;
+        if !self.store.read(&new.id, 0, 1).await?.is_empty() {
+            self.store.release(&lease).await?;
+            return Err(GraphError::RunExists(new.id));
+        }
+        let events = vec![
+            Event::Created {
+                goal: new.goal,
+                config,
+                budget: new.budget,
+                durability: new.durability,
+                executor: self.executor.name().into(),
+            },
+            self.opened(&lease),
+            Event::Patched(GraphPatch::adding(new.graph.into_tasks())),
+        ];
+        self.drive(lease, RunState::default(), events).await
+    }
+
+    /// Takes a run up where its journal ends: finished tasks and steps are not run again.
+    ///
+    /// # Errors
+    /// No such run; it is over; another process drives it; the store failed.
+    pub async fn resume(&self, run: &RunId, failed: ResumeFailed) -> Result<RunHandle, GraphError> {
+        if self.store.read(run, 0, 1).await?.is_empty() {
+            return Err(GraphError::UnknownRun(run.clone()));
+        }
+        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let state = match self.load(run).await {
+            Ok(s) => s,
+            Err(e) => {
+                self.store.release(&lease).await?;
+                return Err(e);
+            }
+        };
+        let mut events = vec![self.opened(&lease)];
+        let retry = failed == ResumeFailed::Retry && state.status != RunStatus::Succeeded;
+        if retry {
+            let failed = |n: &crate::Node| matches!(n.state, crate::NodeState::Failed(_));
+            let tasks = state.nodes.iter().filter(|(_, n)| failed(n));
+            events.push(Event::Revived {
+                tasks: tasks.map(|(id, _)| id.clone()).collect(),
+            });
+        } else if state.status.is_final() {
+            self.store.release(&lease).await?;
+            return Err(GraphError::Ended {
+                run: run.clone(),
+                status: state.status.to_string(),
+            });
+        }
+        self.drive(lease, state, events).await
+    }
+
+    /// Reads a run; needs no lease, sees what is durable.
+    ///
+    /// # Errors
+    /// No such run; a record that this program cannot read; the store failed.
+    pub async fn load(&self, run: &RunId) -> Result<RunState, GraphError> {
+        RunState::load(&*self.store, run).await
+    }
+
+    /// Answers a question of a run that nobody drives.
+    ///
+    /// # Errors
+    /// No such run or open question; somebody drives it; the store failed.
+    pub async fn answer(
+        &self,
+        run: &RunId,
+        task: &TaskId,
+        ask: &AskId,
+        value: Value,
+    ) -> Result<(), GraphError> {
+        let state = self.load(run).await?;
+        if !state
+            .nodes
+            .get(task)
+            .is_some_and(|n| n.questions.contains_key(ask))
+        {
+            return Err(GraphError::UnknownQuestion {
+                run: run.clone(),
+                task: task.clone(),
+                ask: ask.to_string(),
+            });
+        }
+        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let event = Event::Answered {
+            task: task.clone(),
+            id: ask.clone(),
+            answer: value,
+        };
+        let records = vec![event.to_record()];
+        let appended = self
+            .store
+            .append(&lease, state.seq, records, None, state.durability)
+            .await;
+        self.store.release(&lease).await?;
+        appended?;
+        Ok(())
+    }
+
+    fn opened(&self, lease: &Lease) -> Event {
+        Event::Opened {
+            owner: self.owner.clone(),
+            epoch: lease.epoch,
+        }
+    }
+
+    async fn drive(
+        &self,
+        lease: Lease,
+        state: RunState,
+        first: Vec<Event>,
+    ) -> Result<RunHandle, GraphError> {
+        let run = lease.run.clone();
+        let (updates, rx) = broadcast::channel(4096);
+        let plan = Plan {
+            engine: self.clone(),
+            lease,
+            state,
+            updates,
+        };
+        let (driver, to) = Driver::open(plan, first).await?;
+        Ok(RunHandle {
+            run,
+            to,
+            updates: Some(rx),
+            task: tokio::spawn(driver.run()),
+        })
+    }
+}
+
+impl RunState {
+    /// Folds the journal of a run.
+    ///
+    /// # Errors
+    /// No such run; a record that this program cannot read; the store failed.
+    pub async fn load(store: &dyn StateStore, run: &RunId) -> Result<Self, GraphError> {
+        const PAGE: usize = 4096;
+        let mut state = Self::default();
+        loop {
+            let page = store.read(run, state.seq, PAGE).await?;
+            let n = page.len();
+            for s in page {
+                let unreadable = |reason| GraphError::Journal {
+                    run: run.clone(),
+                    seq: s.seq,
+                    reason,
+                };
+                let event = Event::from_record(s.record).map_err(unreadable)?;
+                state.apply(s.seq, s.at, &event).map_err(unreadable)?;
+            }
+            if n < PAGE {
+                break;
+            }
+        }
+        match state.seq {
+            0 => Err(GraphError::UnknownRun(run.clone())),
+            _ => Ok(state),
+        }
+    }
+}

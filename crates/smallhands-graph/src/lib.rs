@@ -1,0 +1,59 @@
+//! Durable task graphs.
+//!
+//! A [`TaskGraph`] is data: tasks with needs, conditions, retries and budgets. An [`Engine`] runs
+//! it on any [`Executor`](smallhands_core::Executor) and journals every decision and every step
+//! through a [`StateStore`] before it counts, so that a run killed at any instant resumes with the
+//! next step, and no finished task runs twice. State is a pure fold over the journal
+//! ([`RunState`]), usable without I/O.
+//!
+//! ```
+//! use smallhands_core::TaskSpec;
+//! use smallhands_graph::TaskGraph;
+//!
+//! let graph = TaskGraph::new()
+//!     .task(TaskSpec::new("fetch", "http"))
+//!     .task(TaskSpec::new("parse", "json").bind("text", "fetch", "/body"))
+//!     .build()?;
+//! assert_eq!(graph.len(), 2);
+//!
+//! let cycle = TaskGraph::new()
+//!     .task(TaskSpec::new("a", "w").needs("b"))
+//!     .task(TaskSpec::new("b", "w").needs("a"))
+//!     .build();
+//! assert_eq!(cycle.unwrap_err().to_string(), "the tasks form a cycle: a -> b -> a");
+//! # Ok::<(), smallhands_graph::GraphError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod condition;
+mod driver;
+mod engine;
+mod error;
+mod event;
+mod graph;
+mod host;
+mod memory;
+mod mermaid;
+mod state;
+mod store;
+mod time;
+
+#[cfg(feature = "blobs")]
+mod blobs;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "blobs")]
+pub use blobs::DirBlobs;
+pub use condition::Conditions;
+pub use engine::{Engine, NewRun, ResumeFailed, RunHandle, RunResult, Update, Updates};
+pub use error::GraphError;
+pub use event::Event;
+pub use graph::{GraphPatch, TaskGraph, TaskGraphBuilder};
+pub use memory::{MemoryBlobs, MemoryStore};
+pub use mermaid::mermaid;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+pub use state::{Node, NodeState, RunState, RunStatus};
+pub use store::{Durability, Lease, Record, RunHead, StateStore, StoreError, Stored};
+pub use time::SystemClock;

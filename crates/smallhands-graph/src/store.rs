@@ -1,0 +1,174 @@
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use smallhands_core::{BlobStore, RunId, Timestamp, Usage, async_trait};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+/// What a store keeps. It never understands an event, so that a journal outlives every event type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which event.
+    pub kind: String,
+    /// Version of that kind's body.
+    pub version: u16,
+    /// The event.
+    pub body: Value,
+}
+
+/// A record with its place in the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Counted from 1 without a gap; one order for everything that happened in the run.
+    pub seq: u64,
+    /// When it was appended.
+    pub at: Timestamp,
+    /// The record.
+    pub record: Record,
+}
+
+/// A summary, rewritten in the transaction of each append that changes it, so that listing runs
+/// folds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunHead {
+    /// `running`, `paused`, `waiting`, `succeeded`, `failed`, `cancelled`.
+    pub status: String,
+    /// What the run is for.
+    pub goal: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When the head was written.
+    pub updated: Timestamp,
+    /// Tasks that are settled.
+    pub settled: u64,
+    /// Tasks in all.
+    pub tasks: u64,
+    /// What was spent.
+    pub spent: Usage,
+}
+
+/// The right to drive a run. Its epoch is another thing than the fence of a placement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run: RunId,
+    /// Who drives it, for people.
+    pub owner: String,
+    /// Raised by each lease of the run.
+    pub epoch: u64,
+}
+
+/// What an append must survive before it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The death of any process, at any instant.
+    #[default]
+    ProcessCrash,
+    /// The loss of power as well.
+    PowerLoss,
+}
+
+/// What can go wrong in a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process drives the run.
+    #[error(
+        "run `{run}` is being driven by {owner} (epoch {epoch}); wait until it ends, or stop it"
+    )]
+    Held {
+        /// The run.
+        run: RunId,
+        /// Who.
+        owner: String,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The lease was taken over.
+    #[error("run `{run}` was taken over by another driver; epoch {epoch} is no longer valid")]
+    LeaseLost {
+        /// The run.
+        run: RunId,
+        /// The epoch that ended.
+        epoch: u64,
+    },
+    /// Something else was appended meanwhile.
+    #[error("the journal was expected to end at {expected} and ends at {is}")]
+    Conflict {
+        /// What the caller knew.
+        expected: u64,
+        /// What is.
+        is: u64,
+    },
+    /// No space left.
+    #[error("no space left on the disk of the journal ({0}); free some and resume the run")]
+    DiskFull(String),
+    /// The store's own data cannot be read.
+    #[error("the journal is damaged or of another version: {0}")]
+    Damaged(String),
+    /// Any other failure of the system below.
+    #[error("the journal cannot be read or written: {0}")]
+    Io(String),
+}
+
+impl StoreError {
+    /// Stable, for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Held { .. } => "store.held",
+            Self::LeaseLost { .. } => "store.lease_lost",
+            Self::Conflict { .. } => "store.conflict",
+            Self::DiskFull(_) => "store.disk_full",
+            Self::Damaged(_) => "store.damaged",
+            Self::Io(_) => "store.io",
+        }
+    }
+    /// Whether the same call may succeed when tried again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Held { .. })
+    }
+}
+
+/// Where journals live. Records are opaque to it.
+#[async_trait]
+pub trait StateStore: Debug + Send + Sync + 'static {
+    /// Stable; for people and reports.
+    fn name(&self) -> &str;
+    /// The right to append to a run, created if it is new.
+    ///
+    /// # Behavior
+    /// - At most one lease of a run is valid at a time; a second is [`StoreError::Held`] and names
+    ///   the owner.
+    /// - The lease of a process that died, or that did not renew for `ttl`, can be taken over.
+    /// - Each lease has a higher epoch than all before it.
+    async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError>;
+    /// Keeps the lease for another `ttl`.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError>;
+    /// Gives it back.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+    /// Appends records that follow the sequence number `after`; returns the last number.
+    ///
+    /// # Behavior
+    /// - All or nothing, the head included.
+    /// - Durable at `level` when it returns.
+    /// - A lease that is not the current one is [`StoreError::LeaseLost`] and changes nothing.
+    /// - A wrong `after` is [`StoreError::Conflict`] and changes nothing.
+    async fn append(
+        &self,
+        lease: &Lease,
+        after: u64,
+        records: Vec<Record>,
+        head: Option<RunHead>,
+        level: Durability,
+    ) -> Result<u64, StoreError>;
+    /// Up to `limit` records that follow `after`, in order. Needs no lease, sees only what is
+    /// durable. Of a run that does not exist: none.
+    async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError>;
+    /// Up to `limit` runs with their heads, in order of id, those after `from`.
+    async fn runs(
+        &self,
+        from: Option<RunId>,
+        limit: usize,
+    ) -> Result<Vec<(RunId, RunHead)>, StoreError>;
+    /// The blobs of all its runs.
+    fn blobs(&self) -> Arc<dyn BlobStore>;
+}

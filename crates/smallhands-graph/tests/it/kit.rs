@@ -1,0 +1,39 @@
+use smallhands_core::{Ambient, NoGuard, NoSecrets, TaskSpec, Worker};
+use smallhands_exec::InProcess;
+use smallhands_graph::{
+    DirBlobs, Engine, MemoryStore, NewRun, RunResult, SqliteStore, StateStore, SystemClock,
+    TaskGraph,
+};
+use std::{path::Path, sync::Arc};
+
+pub(crate) fn memory() -> Arc<dyn StateStore> {
+    Arc::new(MemoryStore::new(Arc::new(SystemClock)))
+}
+
+pub(crate) fn sqlite(dir: &Path) -> Arc<dyn StateStore> {
+    let blobs = Arc::new(DirBlobs::open(dir.join("blobs")).unwrap());
+    Arc::new(SqliteStore::open(dir, blobs, Arc::new(SystemClock)).unwrap())
+}
+
+pub(crate) fn engine(
+    store: &Arc<dyn StateStore>,
+    workers: impl IntoIterator<Item = Arc<dyn Worker>>,
+) -> Engine {
+    let ambient = Ambient {
+        clock: Arc::new(SystemClock),
+        blobs: store.blobs(),
+        guard: Arc::new(NoGuard),
+        secrets: Arc::new(NoSecrets),
+    };
+    let exec = Arc::new(InProcess::new(workers, ambient));
+    Engine::new(store.clone(), exec, Arc::new(SystemClock))
+}
+
+pub(crate) fn graph(tasks: impl IntoIterator<Item = TaskSpec>) -> TaskGraph {
+    TaskGraph::from_tasks(tasks.into_iter().collect()).unwrap()
+}
+
+pub(crate) async fn run(engine: &Engine, tasks: impl IntoIterator<Item = TaskSpec>) -> RunResult {
+    let handle = engine.start(NewRun::new("r", graph(tasks))).await.unwrap();
+    handle.wait().await.unwrap()
+}
