@@ -142,7 +142,7 @@ impl Driver {
                 false => state.durability,
             };
             let after = state.seq - events.len() as u64;
-            let records = events.iter().map(Event::to_record).collect();
+            let records = events.iter().map(|e| e.to_record(self.at)).collect();
             let store = &self.plan.engine.store;
             store
                 .append(&self.plan.lease, after, records, Some(state.head()), level)

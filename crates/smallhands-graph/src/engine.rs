@@ -349,7 +349,7 @@ impl Engine {
             id: ask.clone(),
             answer: value,
         };
-        let records = vec![event.to_record()];
+        let records = vec![event.to_record(self.clock.now())];
         let appended = self
             .store
             .append(&lease, state.seq, records, None, state.durability)
@@ -407,8 +407,9 @@ impl RunState {
                     seq: s.seq,
                     reason,
                 };
+                let at = s.record.at;
                 let event = Event::from_record(s.record).map_err(unreadable)?;
-                state.apply(s.seq, s.at, &event).map_err(unreadable)?;
+                state.apply(s.seq, at, &event).map_err(unreadable)?;
             }
             if n < PAGE {
                 break;

@@ -2,7 +2,8 @@ use crate::{Durability, GraphPatch, Record, RunStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smallhands_core::{
-    AskId, AttemptReport, BlobRef, Budget, Question, StepIntent, StepRecord, TaskId, Usage,
+    AskId, AttemptReport, BlobRef, Budget, Question, StepIntent, StepRecord, TaskId, Timestamp,
+    Usage,
 };
 
 /// What happened in a run, in the order in which it counts.
@@ -132,11 +133,12 @@ pub enum Event {
 
 impl Event {
     /// As it is stored. Every kind is at version 1.
-    pub fn to_record(&self) -> Record {
+    pub fn to_record(&self, at: Timestamp) -> Record {
         let mut v = serde_json::to_value(self).unwrap_or_default();
         Record {
             kind: v["kind"].as_str().unwrap_or_default().into(),
             version: 1,
+            at,
             body: v["body"].take(),
         }
     }

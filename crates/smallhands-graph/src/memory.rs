@@ -89,7 +89,6 @@ impl StateStore for MemoryStore {
         head: Option<RunHead>,
         _: Durability,
     ) -> Result<u64, StoreError> {
-        let at = self.clock.now();
         let mut runs = lock(&self.runs);
         let run = current(&mut runs, lease)?;
         let is = run.log.len() as u64;
@@ -101,7 +100,7 @@ impl StateStore for MemoryStore {
         }
         let stored = (is + 1..).zip(records);
         run.log
-            .extend(stored.map(|(seq, record)| Stored { seq, at, record }));
+            .extend(stored.map(|(seq, record)| Stored { seq, record }));
         if let Some(h) = head {
             run.head = h;
         }

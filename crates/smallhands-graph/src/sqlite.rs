@@ -1,6 +1,6 @@
 use crate::{Durability, Lease, Record, RunHead, StateStore, StoreError, Stored};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
-use smallhands_core::{BlobStore, Clock, RunId, Timestamp, async_trait};
+use smallhands_core::{BlobStore, RunId, Timestamp, async_trait};
 use std::{
     collections::HashMap,
     fmt,
@@ -79,11 +79,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// The directory cannot be used; the file is of another layout or damaged.
-    pub fn open(
-        dir: impl Into<PathBuf>,
-        blobs: Arc<dyn BlobStore>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, StoreError> {
+    pub fn open(dir: impl Into<PathBuf>, blobs: Arc<dyn BlobStore>) -> Result<Self, StoreError> {
         let dir = dir.into();
         fs::create_dir_all(dir.join("locks")).map_err(|e| io_error(&e))?;
         let path = dir.join("journal.db");
@@ -102,7 +98,7 @@ impl SqliteStore {
         let (writer, jobs) = mpsc::sync_channel(QUEUE);
         thread::Builder::new()
             .name("smallhands-journal".into())
-            .spawn(move || write_all(conn, &jobs, &*clock))
+            .spawn(move || write_all(conn, &jobs))
             .map_err(|e| io_error(&e))?;
         Ok(Self {
             dir,
@@ -262,10 +258,10 @@ impl StateStore for SqliteStore {
                 .map_err(|e| StoreError::Damaged(format!("record {seq} of `{run}`: {e}")))?;
             Ok(Stored {
                 seq: seq.unsigned_abs(),
-                at: Timestamp(at.unsigned_abs()),
                 record: Record {
                     kind,
                     version,
+                    at: Timestamp(at.unsigned_abs()),
                     body,
                 },
             })
@@ -302,7 +298,7 @@ impl StateStore for SqliteStore {
 
 // ---- the writer thread
 
-fn write_all(mut conn: Connection, jobs: &mpsc::Receiver<Job>, clock: &dyn Clock) {
+fn write_all(mut conn: Connection, jobs: &mpsc::Receiver<Job>) {
     let mut synced = Durability::ProcessCrash;
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
@@ -316,8 +312,8 @@ fn write_all(mut conn: Connection, jobs: &mpsc::Receiver<Job>, clock: &dyn Clock
             .map(|j| j.what.level())
             .max()
             .unwrap_or_default();
-        let results = set_level(&conn, &mut synced, level)
-            .and_then(|()| write_batch(&mut conn, &batch, clock.now()));
+        let results =
+            set_level(&conn, &mut synced, level).and_then(|()| write_batch(&mut conn, &batch));
         match results {
             Ok(results) => {
                 for (job, r) in batch.into_iter().zip(results) {
@@ -351,7 +347,6 @@ fn set_level(conn: &Connection, now: &mut Durability, want: Durability) -> rusql
 fn write_batch(
     conn: &mut Connection,
     batch: &[Job],
-    at: Timestamp,
 ) -> rusqlite::Result<Vec<Result<u64, StoreError>>> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let results = batch
@@ -364,7 +359,7 @@ fn write_batch(
                 records,
                 head,
                 ..
-            } => append(&tx, lease, *after, records, head.as_ref(), at),
+            } => append(&tx, lease, *after, records, head.as_ref()),
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
     tx.commit()?;
@@ -387,7 +382,6 @@ fn append(
     after: u64,
     records: &[Record],
     head: Option<&RunHead>,
-    at: Timestamp,
 ) -> rusqlite::Result<Result<u64, StoreError>> {
     let row = tx
         .prepare_cached("SELECT epoch, last FROM runs WHERE run = ?1")?
@@ -410,7 +404,7 @@ fn append(
         insert.execute(params![
             l.run.as_str(),
             sql(seq),
-            sql(at.0),
+            sql(r.at.0),
             r.kind,
             r.version,
             r.body.to_string()

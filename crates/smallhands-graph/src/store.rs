@@ -10,6 +10,8 @@ pub struct Record {
     pub kind: String,
     /// Version of that kind's body.
     pub version: u16,
+    /// When, by the clock of the engine that wrote it.
+    pub at: Timestamp,
     /// The event.
     pub body: Value,
 }
@@ -19,8 +21,6 @@ pub struct Record {
 pub struct Stored {
     /// Counted from 1 without a gap; one order for everything that happened in the run.
     pub seq: u64,
-    /// When it was appended.
-    pub at: Timestamp,
     /// The record.
     pub record: Record,
 }

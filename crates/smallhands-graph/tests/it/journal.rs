@@ -1,6 +1,6 @@
 use crate::kit::{engine, graph, memory, run, sqlite};
 use serde_json::json;
-use smallhands_core::{BlobStore, TaskContext, TaskSpec, worker};
+use smallhands_core::{BlobStore, TaskContext, TaskSpec, Timestamp, worker};
 use smallhands_graph::{
     DirBlobs, Durability, Event, GraphError, NewRun, Record, ResumeFailed, RunState, StoreError,
 };
@@ -57,6 +57,7 @@ async fn appends_are_checked_and_all_or_nothing() {
         let (run, rec) = ("r".into(), |n: u64| Record {
             kind: "k".into(),
             version: 1,
+            at: Timestamp(1),
             body: json!(n),
         });
         let l = store.lease(&run, "me", TTL).await.unwrap();
@@ -99,7 +100,7 @@ async fn an_event_of_the_future_is_refused_by_name() {
     let store = memory();
     let run = "r".into();
     let l = store.lease(&run, "me", TTL).await.unwrap();
-    let old = Event::CancelRequested.to_record();
+    let old = Event::CancelRequested.to_record(Timestamp(1));
     let new = Record {
         version: 2,
         ..old.clone()

@@ -12,7 +12,7 @@ pub(crate) fn memory() -> Arc<dyn StateStore> {
 
 pub(crate) fn sqlite(dir: &Path) -> Arc<dyn StateStore> {
     let blobs = Arc::new(DirBlobs::open(dir.join("blobs")).unwrap());
-    Arc::new(SqliteStore::open(dir, blobs, Arc::new(SystemClock)).unwrap())
+    Arc::new(SqliteStore::open(dir, blobs).unwrap())
 }
 
 pub(crate) fn engine(
