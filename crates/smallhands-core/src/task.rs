@@ -377,6 +377,7 @@ pub enum HostCall {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
 pub enum HostReply {
     /// It is durable; go on.
     Proceed,
