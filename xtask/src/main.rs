@@ -1,1 +1,56 @@
-fn main() {}
+//! Everything that a developer runs: `cargo xtask demo | test | bench | torture | ci | help`.
+
+mod bench;
+mod checks;
+mod ci;
+mod demo;
+mod torture;
+mod tools;
+
+use std::{env, process::ExitCode};
+
+const HELP: &str = "\
+cargo xtask demo             repair the example repository with the local model, end to end
+cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
+cargo xtask examples         run every example
+cargo xtask bench NAME       figures: spine        (--json: one object a line)
+cargo xtask torture NAME     faults: kill9         (--json, --kills N)
+cargo xtask check            the rules of the house: layers, crate counts, tidiness
+cargo xtask ci               all of it, as CI does, with a table of the stages
+";
+
+pub(crate) type Result<T = ()> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|a| a == flag);
+    let value = |flag: &str| {
+        let at = args.iter().position(|a| a == flag)?;
+        args.get(at + 1).cloned()
+    };
+    let name = args.get(1).map_or("", String::as_str);
+    let done = match args.first().map(String::as_str) {
+        Some("demo") => demo::demo(has("--recorded")),
+        Some("test") => ci::tests(has("--slow")),
+        Some("examples") => ci::examples(),
+        Some("bench") => bench::run(name, has("--json")),
+        Some("torture") => {
+            let kills = value("--kills").and_then(|n| n.parse().ok()).unwrap_or(10);
+            torture::run(name, kills, has("--json"))
+        }
+        Some("check") => checks::all(),
+        Some("ci") => ci::all(),
+        None | Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some(other) => Err(format!("there is no `{other}`\n\n{HELP}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -52,6 +52,10 @@ pub struct ChatRequest {
     pub samples: u32,
     /// 0 takes the likeliest token each time.
     pub temperature: f32,
+    /// The first sample takes the likeliest tokens, whatever the temperature; a wish, that wires
+    /// which cannot do so leave out.
+    #[serde(default)]
+    pub greedy_first: bool,
     /// The answer ends before any of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
@@ -73,6 +77,7 @@ impl ChatRequest {
             max_tokens: 1024,
             samples: 1,
             temperature: 0.0,
+            greedy_first: false,
             stop: Vec::new(),
             seed: None,
         }
@@ -101,6 +106,12 @@ impl ChatRequest {
     pub fn samples(mut self, n: u32, temperature: f32) -> Self {
         self.samples = n.max(1);
         self.temperature = temperature;
+        self
+    }
+    /// Makes the first of them the likeliest.
+    #[must_use]
+    pub fn greedy_first(mut self) -> Self {
+        self.greedy_first = true;
         self
     }
     /// Limits the answer.

@@ -1,0 +1,62 @@
+//! How long to wait, and for what.
+
+use crate::LlmError;
+use futures_util::future::{Either, select};
+use smallhands_core::{CallCx, Failure, FailureClass};
+use std::{future::Future, pin::pin, time::Duration};
+
+/// When the request must be over, on the monotonic clock.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    at: Duration,
+    by_caller: bool,
+}
+
+impl Ends {
+    pub(super) fn new(cx: &CallCx, total: Duration) -> Self {
+        let own = cx.ambient().clock.monotonic().saturating_add(total);
+        match cx.deadline() {
+            Some(at) if at <= own => Self {
+                at,
+                by_caller: true,
+            },
+            _ => Self {
+                at: own,
+                by_caller: false,
+            },
+        }
+    }
+
+    /// Waits, but not for long, and not once it is cancelled.
+    pub(super) async fn within<T>(
+        self,
+        cx: &CallCx,
+        at: &str,
+        wait: Duration,
+        f: impl Future<Output = T>,
+    ) -> Result<T, LlmError> {
+        let clock = &cx.ambient().clock;
+        let left = self.at.saturating_sub(clock.monotonic());
+        let stop = select(cx.cancel().cancelled(), clock.sleep(wait.min(left)));
+        match select(stop, pin!(f)).await {
+            Either::Right((done, _)) => Ok(done),
+            Either::Left((Either::Left(_), _)) => Err(LlmError::Cancelled),
+            Either::Left((Either::Right(_), _)) if left <= wait && self.by_caller => {
+                let why = format!("{at} did not answer before the deadline of the call");
+                Err(Failure::new("llm.timeout", FailureClass::Timeout, why).into())
+            }
+            Either::Left((Either::Right(_), _)) => {
+                let why = if left <= wait {
+                    format!("{at} did not end its answer in time")
+                } else {
+                    format!("{at} sent nothing for {} s", wait.as_secs_f64())
+                };
+                let f = Failure::new("llm.timeout", FailureClass::Timeout, why);
+                Err(f
+                    .retryable()
+                    .hint("raise the timeouts of the endpoint if it is slow")
+                    .into())
+            }
+        }
+    }
+}

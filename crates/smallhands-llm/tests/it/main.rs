@@ -1,0 +1,9 @@
+//! The wires against a scripted server on the loopback.
+#![allow(clippy::unwrap_used)]
+
+mod anthropic;
+mod cuts;
+mod failures;
+mod kit;
+mod openai;
+mod waits;

@@ -1,0 +1,1 @@
+# Its presence puts this directory on the path of the tests.

@@ -1,0 +1,185 @@
+//! What builds and tests need from outside, got from pip where the machine lacks it.
+
+use crate::Result;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// `cargo` in the root of the workspace.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut c = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    c.current_dir(root()).args(args);
+    // Set for xtask itself; it would make cargo rebuild everything for others.
+    for own in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION", "RUST_RECURSION_COUNT"] {
+        c.env_remove(own);
+    }
+    c
+}
+
+pub(crate) fn run(c: &mut Command) -> Result {
+    let shown = format!("{c:?}");
+    let status = c.stdin(Stdio::null()).status().map_err(|e| format!("{shown}: {e}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{shown}: {status}")),
+    }
+}
+
+pub(crate) fn output(c: &mut Command) -> Result<String> {
+    let shown = format!("{c:?}");
+    let o = c.stdin(Stdio::null()).output().map_err(|e| format!("{shown}: {e}"))?;
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    match o.status.success() {
+        true => Ok(text),
+        false => Err(format!("{shown}: {}\n{}", o.status, String::from_utf8_lossy(&o.stderr))),
+    }
+}
+
+fn works(program: &str, arg: &str) -> bool {
+    let c = Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    c.is_ok_and(|s| s.success())
+}
+
+/// Packages in a directory of our own, so that no environment of the user's is touched.
+fn pip(dir: &Path, packages: &[&str]) -> Result {
+    let mark = dir.join(".complete");
+    if mark.exists() {
+        return Ok(());
+    }
+    eprintln!("getting {} (pip, into {})", packages.join(", "), dir.display());
+    let mut c = Command::new("python3");
+    c.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore", "--upgrade", "--target"])
+        .arg(dir)
+        .args(packages);
+    run(&mut c).map_err(|e| {
+        format!("{e}\n{} cannot be got; python3 with pip and its registry are needed", packages.join(", "))
+    })?;
+    fs::write(mark, "").map_err(|e| e.to_string())
+}
+
+/// pytest, and how a command finds it.
+pub(crate) fn pytest() -> Result<PathBuf> {
+    let dir = target().join("tools/pytest");
+    pip(&dir, &["pytest==8.4.2", "pytest-timeout==2.4.0"])?;
+    Ok(dir)
+}
+
+/// Environment in which the local model builds: cmake, libclang and gcc's own headers for bindgen.
+pub(crate) fn native() -> Result<Vec<(String, String)>> {
+    let mut env = Vec::new();
+    let dir = target().join("tools/native");
+    if !works("cmake", "--version") {
+        pip(&dir, &["cmake==4.1.2", "libclang==18.1.1"])?;
+        let path = env::var("PATH").unwrap_or_default();
+        env.push(("PATH".into(), format!("{}:{path}", dir.join("cmake/data/bin").display())));
+    }
+    if env::var_os("LIBCLANG_PATH").is_none() && !system_libclang() {
+        pip(&dir, &["cmake==4.1.2", "libclang==18.1.1"])?;
+        env.push(("LIBCLANG_PATH".into(), dir.join("clang/native").display().to_string()));
+        // The wheel brings no headers of its own.
+        if let Ok(include) = output(Command::new("gcc").arg("-print-file-name=include")) {
+            env.push(("BINDGEN_EXTRA_CLANG_ARGS".into(), format!("-I{}", include.trim())));
+        }
+    }
+    Ok(env)
+}
+
+fn system_libclang() -> bool {
+    let Ok(dirs) = fs::read_dir("/usr/lib") else { return false };
+    let llvm = dirs.flatten().filter(|d| d.file_name().to_string_lossy().starts_with("llvm-"));
+    llvm.map(|d| d.path().join("lib")).any(|lib| {
+        let files = fs::read_dir(lib).into_iter().flatten().flatten();
+        files.into_iter().any(|f| {
+            let name = f.file_name().to_string_lossy().into_owned();
+            name.starts_with("libclang.so") || name.starts_with("libclang-")
+        })
+    })
+}
+
+/// Builds the program; with the local model it takes minutes the first time.
+pub(crate) fn smallhands(local_model: bool) -> Result<PathBuf> {
+    let mut args = vec!["build", "--quiet", "--release", "-p", "smallhands-cli"];
+    if local_model {
+        args.extend(["--features", "local-model"]);
+    }
+    let mut c = cargo(&args);
+    if local_model {
+        c.envs(native()?);
+    }
+    eprintln!("building smallhands (release{})", if local_model { ", with the local model: minutes the first time" } else { "" });
+    run(&mut c)?;
+    Ok(target().join("release/smallhands"))
+}
+
+/// A directory that is gone when this is dropped.
+pub(crate) struct Temp(pub(crate) PathBuf);
+impl Temp {
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let dir = env::temp_dir().join(format!("smallhands-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&dir));
+        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        Ok(Self(dir))
+    }
+}
+impl Drop for Temp {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+pub(crate) fn git(dir: &Path, args: &[&str]) -> Result<String> {
+    let mut c = Command::new("git");
+    c.current_dir(dir)
+        .args(["-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"])
+        .args(args);
+    output(&mut c)
+}
+
+/// A copy of the example repository with one commit.
+pub(crate) fn demo_repository(to: &Path) -> Result {
+    copy(&root().join("examples/demo-repo"), to)?;
+    git(to, &["init", "-q"])?;
+    git(to, &["add", "-A"])?;
+    git(to, &["commit", "-qm", "textkit, with two bugs"])?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result {
+    let fail = |e: std::io::Error| format!("{}: {e}", from.display());
+    fs::create_dir_all(to).map_err(fail)?;
+    for entry in fs::read_dir(from).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        if name == "__pycache__" || name == ".pytest_cache" {
+            continue;
+        }
+        let target = to.join(&name);
+        if entry.file_type().map_err(fail)?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+/// Arguments of `smallhands run` for the example repository.
+pub(crate) fn repair_args(repo: &Path, pytest: &Path) -> Vec<String> {
+    let env = format!("PYTHONPATH={}", pytest.display());
+    let words = [
+        "run", "--repo", &repo.display().to_string(), "--test", "python3 -m pytest -q", "--read-only",
+        &pytest.display().to_string(), "--env", &env, "make the tests pass",
+    ]
+    .map(str::to_owned);
+    words.to_vec()
+}
