@@ -11,20 +11,27 @@ pub(crate) fn demo(recorded: bool) -> Result {
     let tmp = Temp::new("demo")?;
     let repo = tmp.0.join("textkit");
     demo_repository(&repo)?;
-    println!("\n$ smallhands run --repo textkit --test 'python3 -m pytest -q' \"make the tests pass\"\n");
+    println!(
+        "\n$ smallhands run --repo textkit --test 'python3 -m pytest -q' \"make the tests pass\"\n"
+    );
     let mut c = Command::new(&program);
-    c.args(repair_args(&repo, &pytest)).args(["--branch", "repaired"]);
+    c.args(repair_args(&repo, &pytest))
+        .args(["--branch", "repaired"]);
     if recorded {
         let answers = crate::tools::root().join("examples/demo-recorded.json");
         c.args(["--model", &format!("recorded:{}", answers.display())]);
     }
     // Not by `run`: the terminal stays ours, for progress and for Ctrl-C.
-    let status = c.status().map_err(|e| format!("{}: {e}", program.display()))?;
+    let status = c
+        .status()
+        .map_err(|e| format!("{}: {e}", program.display()))?;
     if !status.success() {
         return Err(format!("the demo did not repair the repository ({status})"));
     }
     judge(&repo, &pytest)?;
-    println!("checked from outside: the tests of branch `repaired` pass, the working tree is untouched");
+    println!(
+        "checked from outside: the tests of branch `repaired` pass, the working tree is untouched"
+    );
     Ok(())
 }
 
@@ -45,5 +52,7 @@ fn judge(repo: &Path, pytest: &Path) -> Result {
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .env("PYTHONPATH", pytest)
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    crate::tools::output(&mut c).map(drop).map_err(|e| format!("the repaired branch is not green: {e}"))
+    crate::tools::output(&mut c)
+        .map(drop)
+        .map_err(|e| format!("the repaired branch is not green: {e}"))
 }

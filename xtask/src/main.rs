@@ -4,8 +4,8 @@ mod bench;
 mod checks;
 mod ci;
 mod demo;
-mod torture;
 mod tools;
+mod torture;
 
 use std::{env, process::ExitCode};
 

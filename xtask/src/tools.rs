@@ -8,7 +8,9 @@ use std::{
 };
 
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_owned)
 }
 
 pub(crate) fn target() -> PathBuf {
@@ -20,7 +22,12 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut c = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     c.current_dir(root()).args(args);
     // Set for xtask itself; it would make cargo rebuild everything for others.
-    for own in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION", "RUST_RECURSION_COUNT"] {
+    for own in [
+        "CARGO_MANIFEST_DIR",
+        "CARGO_PKG_NAME",
+        "CARGO_PKG_VERSION",
+        "RUST_RECURSION_COUNT",
+    ] {
         c.env_remove(own);
     }
     c
@@ -28,7 +35,10 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 pub(crate) fn run(c: &mut Command) -> Result {
     let shown = format!("{c:?}");
-    let status = c.stdin(Stdio::null()).status().map_err(|e| format!("{shown}: {e}"))?;
+    let status = c
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|e| format!("{shown}: {e}"))?;
     match status.success() {
         true => Ok(()),
         false => Err(format!("{shown}: {status}")),
@@ -37,32 +47,59 @@ pub(crate) fn run(c: &mut Command) -> Result {
 
 pub(crate) fn output(c: &mut Command) -> Result<String> {
     let shown = format!("{c:?}");
-    let o = c.stdin(Stdio::null()).output().map_err(|e| format!("{shown}: {e}"))?;
+    let o = c
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{shown}: {e}"))?;
     let text = String::from_utf8_lossy(&o.stdout).into_owned();
     match o.status.success() {
         true => Ok(text),
-        false => Err(format!("{shown}: {}\n{}", o.status, String::from_utf8_lossy(&o.stderr))),
+        false => Err(format!(
+            "{shown}: {}\n{}",
+            o.status,
+            String::from_utf8_lossy(&o.stderr)
+        )),
     }
 }
 
 fn works(program: &str, arg: &str) -> bool {
-    let c = Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let c = Command::new(program)
+        .arg(arg)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     c.is_ok_and(|s| s.success())
 }
 
 /// Packages in a directory of our own, so that no environment of the user's is touched.
-fn pip(dir: &Path, packages: &[&str]) -> Result {
+pub(crate) fn pip(dir: &Path, packages: &[&str]) -> Result {
     let mark = dir.join(".complete");
     if mark.exists() {
         return Ok(());
     }
-    eprintln!("getting {} (pip, into {})", packages.join(", "), dir.display());
+    eprintln!(
+        "getting {} (pip, into {})",
+        packages.join(", "),
+        dir.display()
+    );
     let mut c = Command::new("python3");
-    c.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore", "--upgrade", "--target"])
-        .arg(dir)
-        .args(packages);
+    c.args([
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--upgrade",
+        "--target",
+    ])
+    .arg(dir)
+    .args(packages);
     run(&mut c).map_err(|e| {
-        format!("{e}\n{} cannot be got; python3 with pip and its registry are needed", packages.join(", "))
+        format!(
+            "{e}\n{} cannot be got; python3 with pip and its registry are needed",
+            packages.join(", ")
+        )
     })?;
     fs::write(mark, "").map_err(|e| e.to_string())
 }
@@ -81,22 +118,35 @@ pub(crate) fn native() -> Result<Vec<(String, String)>> {
     if !works("cmake", "--version") {
         pip(&dir, &["cmake==4.1.2", "libclang==18.1.1"])?;
         let path = env::var("PATH").unwrap_or_default();
-        env.push(("PATH".into(), format!("{}:{path}", dir.join("cmake/data/bin").display())));
+        env.push((
+            "PATH".into(),
+            format!("{}:{path}", dir.join("cmake/data/bin").display()),
+        ));
     }
     if env::var_os("LIBCLANG_PATH").is_none() && !system_libclang() {
         pip(&dir, &["cmake==4.1.2", "libclang==18.1.1"])?;
-        env.push(("LIBCLANG_PATH".into(), dir.join("clang/native").display().to_string()));
+        env.push((
+            "LIBCLANG_PATH".into(),
+            dir.join("clang/native").display().to_string(),
+        ));
         // The wheel brings no headers of its own.
         if let Ok(include) = output(Command::new("gcc").arg("-print-file-name=include")) {
-            env.push(("BINDGEN_EXTRA_CLANG_ARGS".into(), format!("-I{}", include.trim())));
+            env.push((
+                "BINDGEN_EXTRA_CLANG_ARGS".into(),
+                format!("-I{}", include.trim()),
+            ));
         }
     }
     Ok(env)
 }
 
 fn system_libclang() -> bool {
-    let Ok(dirs) = fs::read_dir("/usr/lib") else { return false };
-    let llvm = dirs.flatten().filter(|d| d.file_name().to_string_lossy().starts_with("llvm-"));
+    let Ok(dirs) = fs::read_dir("/usr/lib") else {
+        return false;
+    };
+    let llvm = dirs
+        .flatten()
+        .filter(|d| d.file_name().to_string_lossy().starts_with("llvm-"));
     llvm.map(|d| d.path().join("lib")).any(|lib| {
         let files = fs::read_dir(lib).into_iter().flatten().flatten();
         files.into_iter().any(|f| {
@@ -106,9 +156,9 @@ fn system_libclang() -> bool {
     })
 }
 
-/// Builds the program; with the local model it takes minutes the first time.
+/// Builds the program, in the profile of the tests, whose work it shares.
 pub(crate) fn smallhands(local_model: bool) -> Result<PathBuf> {
-    let mut args = vec!["build", "--quiet", "--release", "-p", "smallhands-cli"];
+    let mut args = vec!["build", "--quiet", "-p", "smallhands-cli"];
     if local_model {
         args.extend(["--features", "local-model"]);
     }
@@ -116,9 +166,28 @@ pub(crate) fn smallhands(local_model: bool) -> Result<PathBuf> {
     if local_model {
         c.envs(native()?);
     }
-    eprintln!("building smallhands (release{})", if local_model { ", with the local model: minutes the first time" } else { "" });
+    eprintln!(
+        "building smallhands{}",
+        if local_model {
+            " with the local model: minutes the first time"
+        } else {
+            ""
+        }
+    );
     run(&mut c)?;
-    Ok(target().join("release/smallhands"))
+    // Each in its place, so that building one does not unbuild the other.
+    let (built, kept) = (target().join("debug/smallhands"), target().join("tools"));
+    fs::create_dir_all(&kept).map_err(|e| e.to_string())?;
+    let to = kept.join(if local_model {
+        "smallhands-local"
+    } else {
+        "smallhands"
+    });
+    let fresh = to.with_extension("new");
+    fs::copy(&built, &fresh)
+        .and_then(|_| fs::rename(&fresh, &to))
+        .map_err(|e| e.to_string())?;
+    Ok(to)
 }
 
 /// A directory that is gone when this is dropped.
@@ -140,7 +209,16 @@ impl Drop for Temp {
 pub(crate) fn git(dir: &Path, args: &[&str]) -> Result<String> {
     let mut c = Command::new("git");
     c.current_dir(dir)
-        .args(["-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"])
+        .args([
+            "-c",
+            "user.name=demo",
+            "-c",
+            "user.email=demo@localhost",
+            "-c",
+            "init.defaultBranch=main",
+            "-c",
+            "commit.gpgsign=false",
+        ])
         .args(args);
     output(&mut c)
 }
@@ -177,8 +255,16 @@ fn copy(from: &Path, to: &Path) -> Result {
 pub(crate) fn repair_args(repo: &Path, pytest: &Path) -> Vec<String> {
     let env = format!("PYTHONPATH={}", pytest.display());
     let words = [
-        "run", "--repo", &repo.display().to_string(), "--test", "python3 -m pytest -q", "--read-only",
-        &pytest.display().to_string(), "--env", &env, "make the tests pass",
+        "run",
+        "--repo",
+        &repo.display().to_string(),
+        "--test",
+        "python3 -m pytest -q",
+        "--read-only",
+        &pytest.display().to_string(),
+        "--env",
+        &env,
+        "make the tests pass",
     ]
     .map(str::to_owned);
     words.to_vec()

@@ -23,7 +23,10 @@ pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
     let repo = tmp.0.join("textkit");
     demo_repository(&repo)?;
     let state = tmp.0.join("state");
-    let answers = format!("recorded:{}", root().join("examples/demo-recorded.json").display());
+    let answers = format!(
+        "recorded:{}",
+        root().join("examples/demo-recorded.json").display()
+    );
     let mut first = Command::new(&program);
     first
         .args(repair_args(&repo, &pytest))
@@ -54,7 +57,11 @@ pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
             }
         };
         tries += 1;
-        let limit = if landed < kills { random.millis(30, 900) } else { Duration::from_secs(300) };
+        let limit = if landed < kills {
+            random.millis(30, 900)
+        } else {
+            Duration::from_secs(300)
+        };
         status = killed_after(&mut c, limit)?;
         landed += u32::from(status.is_none());
         if tries > kills * 4 + 8 {
@@ -67,7 +74,10 @@ pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
     let run = newest_run(&program, &state)?.ok_or("there is no run")?;
     let proof = prove(&state, &run)?;
     match json {
-        true => println!("{}", json!({ "name": "torture/kill9/finished_tasks_run_again", "value": proof.again, "unit": "tasks", "better": "lower", "kills": landed, "dispatched": proof.dispatched })),
+        true => println!(
+            "{}",
+            json!({ "name": "torture/kill9/finished_tasks_run_again", "value": proof.again, "unit": "tasks", "better": "lower", "kills": landed, "dispatched": proof.dispatched })
+        ),
         false => println!(
             "{landed} kills, {tries} starts: the run succeeded; {} placements of {} tasks, finished tasks run again: {}; finished steps run again: {}",
             proof.dispatched, proof.tasks, proof.again, proof.steps_again
@@ -105,7 +115,8 @@ fn killed_after(c: &mut Command, limit: Duration) -> Result<Option<i32>> {
 fn newest_run(program: &Path, state: &Path) -> Result<Option<String>> {
     let mut c = Command::new(program);
     c.args(["runs", "--json", "--state-dir"]).arg(state);
-    let all: Value = serde_json::from_str(&crate::tools::output(&mut c)?).map_err(|e| e.to_string())?;
+    let all: Value =
+        serde_json::from_str(&crate::tools::output(&mut c)?).map_err(|e| e.to_string())?;
     Ok(all["runs"][0]["run"].as_str().map(str::to_owned))
 }
 
@@ -126,8 +137,16 @@ for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from rec
     let mut c = Command::new("python3");
     c.args(["-c", READ]).arg(state.join("journal.db")).arg(run);
     let text = crate::tools::output(&mut c)?;
-    let (mut done, mut steps) = (BTreeMap::<String, bool>::new(), BTreeMap::<String, bool>::new());
-    let mut p = Proof { tasks: 0, dispatched: 0, again: 0, steps_again: 0 };
+    let (mut done, mut steps) = (
+        BTreeMap::<String, bool>::new(),
+        BTreeMap::<String, bool>::new(),
+    );
+    let mut p = Proof {
+        tasks: 0,
+        dispatched: 0,
+        again: 0,
+        steps_again: 0,
+    };
     for line in text.lines() {
         let v: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
         let (kind, body) = (v[0].as_str().unwrap_or(""), &v[1]);
@@ -138,13 +157,17 @@ for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from rec
                 p.again += usize::from(done.get(&task) == Some(&true));
                 done.entry(task).or_insert(false);
             }
-            "ended" if body["report"]["outcome"].get("done").is_some() => drop(done.insert(task, true)),
+            "ended" if body["report"]["outcome"].get("done").is_some() => {
+                drop(done.insert(task, true))
+            }
             "step_began" => {
                 let key = format!("{task}/{}", body["intent"]["key"]);
                 p.steps_again += usize::from(steps.get(&key) == Some(&true));
                 steps.entry(key).or_insert(false);
             }
-            "step_ended" => drop(steps.insert(format!("{task}/{}", body["record"]["intent"]["key"]), true)),
+            "step_ended" => {
+                drop(steps.insert(format!("{task}/{}", body["record"]["intent"]["key"]), true))
+            }
             _ => {}
         }
     }
@@ -162,4 +185,3 @@ impl Random {
         Duration::from_millis(from + self.0 % (to - from))
     }
 }
-

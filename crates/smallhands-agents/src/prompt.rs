@@ -5,12 +5,7 @@ use smallhands_llm::ChatRequest;
 use smallhands_memory::{Hit, chunk_file};
 use smallhands_tools::TestReport;
 
-const SYSTEM: &str = "You are an expert programmer who repairs bugs. You find the one mistake in a \
-    function and correct it with the smallest change. You answer with the whole corrected function \
-    in one code block, nothing else.";
-
-/// So much of the failing tests is shown, in bytes.
-const FEEDBACK: usize = 2400;
+const SYSTEM: &str = "You are an expert programmer who finds and fixes bugs.";
 
 pub(crate) fn language(path: &str) -> &'static str {
     match path.rsplit('.').next() {
@@ -20,8 +15,15 @@ pub(crate) fn language(path: &str) -> &'static str {
     }
 }
 
-/// Asks for a corrected version of one place.
-pub(crate) fn repair(goal: &str, hit: &Hit, others: &[Hit], report: &TestReport) -> ChatRequest {
+/// Asks for a corrected version of one place. `small` says that one line is to blame, which a small
+/// model needs to be told, and which is not always so.
+pub(crate) fn repair(
+    goal: &str,
+    hit: &Hit,
+    others: &[Hit],
+    report: &TestReport,
+    small: bool,
+) -> ChatRequest {
     let lang = language(&hit.path);
     let near: String = others
         .iter()
@@ -29,22 +31,62 @@ pub(crate) fn repair(goal: &str, hit: &Hit, others: &[Hit], report: &TestReport)
         .take(2)
         .map(|o| format!("```{lang}\n{}\n```\n", o.text.trim_end()))
         .collect();
-    let context = if near.is_empty() {
-        String::new()
-    } else {
-        format!("Other code of the same file, correct as far as known:\n{near}\n")
+    let context = match near.is_empty() {
+        true => String::new(),
+        false => format!("Other code of the same file:\n{near}\n"),
+    };
+    let name = hit
+        .symbol
+        .as_deref()
+        .map_or_else(String::new, |s| format!(" `{s}`"));
+    let how = match small {
+        true => format!(
+            "Exactly one line is wrong or missing. Answer with the whole function{name}, changing only what must be changed."
+        ),
+        false => format!("Fix the bug. Answer with the whole corrected function{name}."),
     };
     let question = format!(
-        "{goal}\n\nThis function of `{}` has a bug:\n```{lang}\n{}\n```\n\n{context}The tests fail:\n```\n{}\n```\n\n\
-         Give the corrected function.",
+        "Goal: {goal}.\n\nThis code of `{}` has a bug:\n```{lang}\n{}\n```\n\n{context}Its tests fail:\n```\n{}\n```\n\n{how}",
         hit.path,
         dedent(&hit.text).trim_end(),
-        report.feedback(FEEDBACK).trim_end(),
+        digest(report),
     );
     ChatRequest::new(question)
         .system(SYSTEM)
         .prefill(format!("```{lang}\n"))
         .stop("\n```")
+}
+
+/// What went wrong, in as few words as a small model can bear: each failing test's own assertion.
+fn digest(r: &TestReport) -> String {
+    const MOST: usize = 1000;
+    let mut text = String::new();
+    for f in &r.failed {
+        let mut lines: Vec<_> = f
+            .details
+            .lines()
+            .filter_map(|l| l.strip_prefix("E "))
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with("Full diff") && !l.contains("Use -v"))
+            .collect();
+        if lines.is_empty() {
+            lines = f.details.lines().filter(|l| !l.trim().is_empty()).collect();
+            lines.drain(..lines.len().saturating_sub(8));
+        }
+        text += &format!("{}\n", f.id.rsplit('/').next().unwrap_or(&f.id));
+        for l in lines.iter().take(8) {
+            text.extend(l.chars().take(200));
+            text.push('\n');
+        }
+        if text.len() > MOST {
+            break;
+        }
+    }
+    if text.is_empty() {
+        text = r.feedback(MOST);
+    }
+    text.truncate(text.floor_char_boundary(MOST + 600));
+    text.trim_end().into()
 }
 
 /// The edit that an answer means, or why it means none.

@@ -52,11 +52,13 @@ pub(crate) fn worker(parts: Arc<RepairParts>, spec: Arc<RepairSpec>) -> Arc<dyn 
                 .filter(|h| h.bytes != hit.bytes)
                 .cloned()
                 .collect();
-            let ask = prompt::repair(&spec.goal, hit, &others, &i.report)
+            let ask = prompt::repair(&spec.goal, hit, &others, &i.report, i.round % 2 == 1)
                 .max_tokens(spec.max_tokens.min(bound(hit)))
                 .seed(spec.seed.wrapping_mul(1000) + u64::from(i.round));
             // The likeliest answer and a varied lot; the prompt is evaluated once.
-            let ask = ask.samples(spec.candidates, spec.temperature).greedy_first();
+            let ask = ask
+                .samples(spec.candidates, spec.temperature)
+                .greedy_first();
             let answer = parts.models.chat(&cx, "ask", i.tier, ask).await?;
             let mut seen = Vec::new();
             for choice in &answer.choices {

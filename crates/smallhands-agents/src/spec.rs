@@ -29,14 +29,14 @@ pub struct RepairSpec {
 }
 
 impl RepairSpec {
-    /// With eight candidates a round and six rounds.
+    /// With four candidates a round and ten rounds.
     pub fn new(goal: impl Into<String>, sandbox: SandboxSpec, tests: TestCommand) -> Self {
         Self {
             goal: goal.into(),
             sandbox,
             tests,
-            candidates: 8,
-            rounds: 6,
+            candidates: 4,
+            rounds: 10,
             temperature: 0.8,
             seed: 1,
             parallel: 2,

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Show(OneRun),
     /// Print the graph of a run as a Mermaid flowchart.
     Graph(OneRun),
+    /// Measure how much a suite's programs are repaired.
+    Bench(Box<BenchArgs>),
     /// Tell what works on this machine, and why not.
     Doctor(DoctorArgs),
     /// Get a local model into the cache, or tell where it is.
@@ -71,10 +73,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) patch: Option<PathBuf>,
     /// Candidates that the model draws in each round.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) candidates: u32,
     /// Rounds before it gives up.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// Seconds that one run of the tests may take.
     #[arg(long, default_value_t = 300)]
@@ -150,6 +152,46 @@ pub(crate) struct ModelArgs {
     #[arg(default_value = "local")]
     pub(crate) model: String,
     /// Do not use the network.
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// The suite.
+    #[arg(value_parser = ["quixbugs"])]
+    pub(crate) suite: String,
+    /// A checkout of the suite.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Only these programs, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Only the first so many, in alphabetical order.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// As for `run`.
+    #[arg(long, value_name = "MODEL", default_value = "local")]
+    pub(crate) model: Vec<String>,
+    /// How pytest is run; pytest-timeout is needed.
+    #[arg(long, value_name = "COMMAND", default_value = "python3 -m pytest -q")]
+    pub(crate) test: String,
+    /// Candidates that the model draws in each round.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) candidates: u32,
+    /// Rounds before it gives up on a program.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: u32,
+    /// Makes the model's sampling repeatable.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// As for `run`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) read_only: Vec<PathBuf>,
+    /// As for `run`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Do not use the network to get a model.
     #[arg(long)]
     pub(crate) offline: bool,
 }

@@ -1,6 +1,7 @@
 //! The `smallhands` program.
 
 mod args;
+mod bench;
 mod doctor;
 mod error;
 mod models;
@@ -66,6 +67,7 @@ async fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Runs(a) => show::runs(&dirs, out, &a).await,
         Command::Show(a) => show::show(&dirs, out, &a.run).await,
         Command::Graph(a) => show::graph(&dirs, out, &a.run).await,
+        Command::Bench(a) => bench::bench(&dirs, out, *a).await,
         Command::Doctor(a) => doctor::doctor(&dirs, out, a.sandbox).await,
         Command::Model(a) => models::command(&dirs, out, &a).await,
     }

@@ -82,11 +82,12 @@ pub(crate) async fn follow(out: Out, mut updates: Updates) {
                 }
                 _ => {}
             },
-            Update::Notice { from, notice } => {
-                if let Notice::Progress { text, done } = notice {
-                    let of = done.map(|(n, m)| format!(" {n}/{m}")).unwrap_or_default();
-                    out.status(&format!("  {} {text}{of}", from.task));
-                }
+            Update::Notice {
+                from,
+                notice: Notice::Progress { text, done },
+            } => {
+                let of = done.map(|(n, m)| format!(" {n}/{m}")).unwrap_or_default();
+                out.status(&format!("  {} {text}{of}", from.task));
             }
             _ => {}
         }

@@ -204,12 +204,7 @@ async fn configure(
         read_only.push(absolute(p)?);
     }
     let mut env = tools.env;
-    for pair in &a.env {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            CliError::new(2, "usage", format!("--env {pair} is not NAME=VALUE"))
-        })?;
-        env.push((name.into(), value.into()));
-    }
+    env.extend(variables(&a.env)?);
     let sandbox = SandboxSpec {
         source: Some(RepoSource { commit }),
         read_only,
@@ -253,7 +248,49 @@ async fn configure(
     })
 }
 
-fn absolute(p: &Path) -> Result<PathBuf, CliError> {
+/// `NAME=VALUE` pairs.
+pub(crate) fn variables(pairs: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let split = |pair: &String| {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| CliError::new(2, "usage", format!("`{pair}` is not NAME=VALUE")))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    pairs.iter().map(split).collect()
+}
+
+/// Makes a directory a repository of one commit.
+pub(crate) fn commit_all(git: &Path, dir: &Path) -> Result<(), CliError> {
+    let identity = [
+        "-c",
+        "user.name=bench",
+        "-c",
+        "user.email=bench@localhost",
+        "-c",
+        "commit.gpgsign=false",
+    ];
+    for args in [
+        &["init", "-q"][..],
+        &["add", "-A"],
+        &["commit", "-qm", "the task"],
+    ] {
+        let status = std::process::Command::new(git)
+            .current_dir(dir)
+            .args(identity)
+            .args(args)
+            .status();
+        if !status.is_ok_and(|s| s.success()) {
+            return Err(CliError::other(format!(
+                "git {} failed in {}",
+                args[0],
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn absolute(p: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(p).map_err(|e| CliError::other(format!("{}: {e}", p.display())))
 }
 
@@ -289,7 +326,12 @@ fn import(dirs: &Dirs, out: Out, a: &RunArgs, git: &Path) -> Result<String, CliE
 }
 
 /// What `--model` means.
-async fn model(dirs: &Dirs, out: Out, text: &str, offline: bool) -> Result<ModelSpec, CliError> {
+pub(crate) async fn model(
+    dirs: &Dirs,
+    out: Out,
+    text: &str,
+    offline: bool,
+) -> Result<ModelSpec, CliError> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let threads = u32::try_from(threads).unwrap_or(2);
     if let Some(file) = text.strip_prefix("local:") {
@@ -335,7 +377,7 @@ async fn model(dirs: &Dirs, out: Out, text: &str, offline: bool) -> Result<Model
 }
 
 /// Sorts by time; readable, and short enough to type.
-fn new_id() -> RunId {
+pub(crate) fn new_id() -> RunId {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

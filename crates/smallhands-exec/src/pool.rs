@@ -10,7 +10,7 @@ use smallhands_core::{
 };
 use std::{
     fmt,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -415,7 +415,7 @@ fn named(what: &str, f: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .map(drop)
 }
 
-fn keep_tail(mut from: impl BufRead + Read, tail: &Mutex<Vec<u8>>) {
+fn keep_tail(mut from: impl Read, tail: &Mutex<Vec<u8>>) {
     let mut chunk = [0; 1024];
     while let Ok(n) = from.read(&mut chunk)
         && n > 0

@@ -44,6 +44,7 @@ pub(crate) struct Driver {
 }
 
 /// What follows once the batch is durable.
+#[expect(clippy::large_enum_variant, reason = "short-lived, a few at a time")]
 enum After {
     Reply(
         oneshot::Sender<Result<HostReply, Halt>>,

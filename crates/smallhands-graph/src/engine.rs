@@ -127,6 +127,7 @@ pub struct RunHandle {
     run: RunId,
     to: mpsc::Sender<Msg>,
     updates: Option<broadcast::Receiver<Update>>,
+    source: broadcast::WeakSender<Update>,
     task: JoinHandle<Result<RunResult, GraphError>>,
 }
 
@@ -144,6 +145,11 @@ impl RunHandle {
     /// What happens, from the start of this drive if called first and once.
     pub fn updates(&mut self) -> Updates {
         let rx = self.updates.take();
+        Updates(rx.unwrap_or_else(|| broadcast::channel(1).1), 0)
+    }
+    /// What happens from now on; any number of watchers.
+    pub fn watch(&self) -> Updates {
+        let rx = self.source.upgrade().map(|s| s.subscribe());
         Updates(rx.unwrap_or_else(|| broadcast::channel(1).1), 0)
     }
     /// Stops driving: what runs is asked to stop, and is left to be resumed.
@@ -374,6 +380,7 @@ impl Engine {
     ) -> Result<RunHandle, GraphError> {
         let run = lease.run.clone();
         let (updates, rx) = broadcast::channel(4096);
+        let source = updates.downgrade();
         let plan = Plan {
             engine: self.clone(),
             lease,
@@ -385,6 +392,7 @@ impl Engine {
             run,
             to,
             updates: Some(rx),
+            source,
             task: tokio::spawn(driver.run()),
         })
     }

@@ -30,7 +30,9 @@ pub enum LlmError {
         reason: String,
     },
     /// The prompt does not fit.
-    #[error("{model}: the prompt has {tokens} tokens and with its answer must fit into {context}; shorten it")]
+    #[error(
+        "{model}: the prompt has {tokens} tokens and with its answer must fit into {context}; shorten it"
+    )]
     TooLong {
         /// Which model.
         model: String,
@@ -125,6 +127,7 @@ impl LlmError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { after, .. } => *after,
+            Self::Failed(f) => f.retry_after_ms.map(Duration::from_millis),
             _ => None,
         }
     }

@@ -29,7 +29,7 @@ pub use anthropic::Anthropic;
 pub use chat::{ChatRequest, ChatResponse, Choice, Finish, Message, Role};
 pub use error::LlmError;
 #[cfg(feature = "http")]
-pub use http::Endpoint;
+pub use http::{Endpoint, Key, Quirks};
 #[cfg(feature = "local-model")]
 pub use local::{LocalModel, LocalOptions};
 pub use manager::{ModelManager, chat_step};

@@ -1,8 +1,8 @@
 use crate::{ChatModel, ChatRequest, ChatResponse, LlmError};
+use serde_json::json;
 use smallhands_core::{
     CallCx, Effect, Failure, FailureClass, Halt, Step, StepKey, Subject, TaskContext, Usage,
 };
-use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
 /// Models by strength, the smallest first. The caller moves up a tier when a check (tests, a
@@ -83,7 +83,8 @@ async fn call(
         .input(&(id, &request))
         .guarded(Subject::Prompt(json!(request.messages)))
         .reserving(all);
-    let span = tracing::info_span!("chat", gen_ai.operation.name = "chat", gen_ai.request.model = %id);
+    let span =
+        tracing::info_span!("chat", gen_ai.operation.name = "chat", gen_ai.request.model = %id);
     let act = |call: CallCx| async move {
         let mut attempt = 1;
         loop {
@@ -131,7 +132,10 @@ fn charged(e: &LlmError) -> bool {
 async fn wait(call: &CallCx, attempt: u32, asked: Option<Duration>) -> Result<(), Failure> {
     let own = Duration::from_millis(500 << attempt.min(6));
     let clock = &call.ambient().clock;
-    let (mut sleep, mut cancelled) = (clock.sleep(own.max(asked.unwrap_or(own))), call.cancel().cancelled());
+    let (mut sleep, mut cancelled) = (
+        clock.sleep(own.max(asked.unwrap_or(own))),
+        call.cancel().cancelled(),
+    );
     // Whichever comes first, without a runtime's select.
     std::future::poll_fn(|cx| {
         use std::{future::Future, pin::Pin, task::Poll};

@@ -13,14 +13,14 @@ mod snapshot;
 mod spec;
 mod workspace;
 
-#[cfg(feature = "linux")]
-mod repo;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
+#[cfg(all(feature = "linux", unix))]
+mod repo;
 
 pub use error::SandboxError;
 pub use port::{OutputSink, Sandbox, SandboxBackend};
-#[cfg(feature = "linux")]
+#[cfg(all(feature = "linux", unix))]
 pub use repo::{CommitMeta, Imported, RepoStore, Uncommitted};
 pub use snapshot::{Change, Content, Snapshot};
 pub use spec::{
@@ -28,3 +28,40 @@ pub use spec::{
     SandboxSpec,
 };
 pub use workspace::Workspace;
+
+#[cfg(all(feature = "linux", target_os = "linux"))]
+use linux::{agent_ids, outer_mode};
+
+/// Agents run as the user itself where there is no native backend.
+#[cfg(all(feature = "linux", unix, not(target_os = "linux")))]
+fn agent_ids() -> Option<(u32, u32)> {
+    None
+}
+
+/// The mode of a directory above clean copies.
+#[cfg(all(feature = "linux", unix, not(target_os = "linux")))]
+fn outer_mode() -> u32 {
+    0o700
+}
+
+/// Runs something that blocks on a thread of its own, whatever the async runtime.
+#[cfg(all(feature = "linux", unix))]
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("sandbox-io".into());
+    thread
+        // Nobody waits any more: then nobody needs it.
+        .spawn(move || drop(tell.send(f())))
+        .map_err(|e| SandboxError::Setup {
+            stage: "thread".into(),
+            reason: e.to_string(),
+        })?;
+    told.await.unwrap_or_else(|_| {
+        Err(SandboxError::Setup {
+            stage: "thread".into(),
+            reason: "it panicked".into(),
+        })
+    })
+}

@@ -20,11 +20,8 @@ pub trait SandboxBackend: Debug + Send + Sync + 'static {
     /// # Behavior
     /// - What the spec asks for and cannot be enforced is an error; there is no weaker sandbox.
     /// - The source is never changed by what happens inside.
-    async fn open(
-        &self,
-        spec: &SandboxSpec,
-        cx: &CallCx,
-    ) -> Result<Box<dyn Sandbox>, SandboxError>;
+    async fn open(&self, spec: &SandboxSpec, cx: &CallCx)
+    -> Result<Box<dyn Sandbox>, SandboxError>;
 }
 
 /// One place to run commands in, with its own view of the files. Paths are relative to the
@@ -65,11 +62,8 @@ pub trait Sandbox: Debug + Send + Sync {
     /// - Modes, symbolic links, deletions, empty directories and names that are not UTF-8 survive.
     async fn snapshot(&self, into: &dyn BlobStore) -> Result<BlobRef, SandboxError>;
     /// Puts the files back to a snapshot of the same base; `None` is the clean base.
-    async fn restore(
-        &self,
-        to: Option<&BlobRef>,
-        from: &dyn BlobStore,
-    ) -> Result<(), SandboxError>;
+    async fn restore(&self, to: Option<&BlobRef>, from: &dyn BlobStore)
+    -> Result<(), SandboxError>;
     /// Another sandbox with the same files, independent from here on.
     async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError>;
     /// What differs from the base, as a patch that `git apply` takes; empty if nothing does.

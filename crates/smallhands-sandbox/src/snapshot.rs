@@ -89,8 +89,7 @@ impl Snapshot {
     /// # Errors
     /// A missing blob, or one that is not a snapshot of a known version.
     pub async fn load(from: &BlobRef, blobs: &dyn BlobStore) -> Result<Self, SandboxError> {
-        let s: Self =
-            serde_json::from_slice(&blobs.get(from).await?).map_err(|e| bad(&e))?;
+        let s: Self = serde_json::from_slice(&blobs.get(from).await?).map_err(|e| bad(&e))?;
         if s.v != Self::VERSION {
             let why = format!("snapshot version {} is not known to this program", s.v);
             return Err(Failure::new("snapshot.version", FailureClass::Store, why).into());
@@ -182,13 +181,22 @@ mod tests {
 
     #[test]
     fn names_that_are_not_utf8_survive() {
-        for path in [&b"a/b.py"[..], b"100%/x", b"\xff\xfe/%41", "gr\u{fc}n".as_bytes()] {
+        for path in [
+            &b"a/b.py"[..],
+            b"100%/x",
+            b"\xff\xfe/%41",
+            "gr\u{fc}n".as_bytes(),
+        ] {
             let c = Change::<BlobRef> {
                 path: path.to_vec(),
                 now: Content::Gone,
             };
             let json = serde_json::to_string(&c).unwrap();
-            assert_eq!(serde_json::from_str::<Change<BlobRef>>(&json).unwrap(), c, "{json}");
+            assert_eq!(
+                serde_json::from_str::<Change<BlobRef>>(&json).unwrap(),
+                c,
+                "{json}"
+            );
         }
     }
 }

@@ -167,7 +167,8 @@ pub fn model(spec: &ModelSpec, secrets: &dyn Secrets) -> Result<Arc<dyn ChatMode
         #[cfg(feature = "http")]
         ModelSpec::Compatible { base_url, name } => {
             let key = secrets.get(&"OPENAI_API_KEY".into());
-            let endpoint = smallhands_llm::Endpoint::compatible(base_url, name, key.map(Into::into));
+            let endpoint =
+                smallhands_llm::Endpoint::compatible(base_url, name, key.map(Into::into));
             Ok(Arc::new(smallhands_llm::OpenAi::new(endpoint)?))
         }
         #[cfg(not(feature = "http"))]
@@ -224,12 +225,28 @@ fn recorded(path: &Path) -> Result<Arc<dyn ChatModel>, Failure> {
     )))
 }
 
+/// Delivers what was made on top of a commit of the store; the title heads the commit message.
+pub fn delivery(
+    repos: Arc<RepoStore>,
+    base: &str,
+    target: Target,
+    title: &str,
+) -> Arc<dyn Delivery> {
+    Arc::new(StandardDelivery {
+        repos,
+        base: Some(base.to_owned()).filter(|b| !b.is_empty()),
+        target,
+        title: title.into(),
+    })
+}
+
 /// The parts of a repair, in the engine's process or a worker's.
 ///
 /// # Errors
 /// A part cannot be made.
 pub fn parts(c: &RepairConfig, ambient: &Ambient) -> Result<RepairParts, Failure> {
     let repos = repos(&c.state_dir, &c.git)?;
+    let base = c.spec.sandbox.source.as_ref().map_or("", |s| &s.commit);
     let models = c
         .models
         .iter()
@@ -240,12 +257,7 @@ pub fn parts(c: &RepairConfig, ambient: &Ambient) -> Result<RepairParts, Failure
         sandboxes: sandbox(&c.state_dir, repos.clone())?,
         memory: Arc::new(IndexFiles),
         tools: developer_tools(c.spec.tests.clone()),
-        delivery: Arc::new(StandardDelivery {
-            repos,
-            base: c.spec.sandbox.source.as_ref().map(|s| s.commit.clone()),
-            target: c.target.clone(),
-            title: c.title.clone(),
-        }),
+        delivery: delivery(repos, base, c.target.clone(), &c.title),
         plan: c.plan,
     })
 }

@@ -58,7 +58,11 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { context_tokens: 8192, threads: 2, parallel: 4 }
+        Self {
+            context_tokens: 8192,
+            threads: 2,
+            parallel: 4,
+        }
     }
 }
 
@@ -74,7 +78,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::System => "system",
             Self::User => "user",
@@ -89,8 +93,6 @@ pub(crate) enum Grammar {
     /// A JSON schema as text. Properties are generated in the order written here, which a
     /// `serde_json::Value` without `preserve_order` would have sorted by name.
     JsonSchema(String),
-    /// A llama.cpp grammar with the start symbol `root`.
-    Gbnf(String),
 }
 
 /// One question, answered `samples` times.
@@ -213,7 +215,7 @@ pub(crate) enum EngineError {
     Stopped,
 }
 
-type Result<T, E = EngineError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;
 /// Called on the engine's thread with the sample's index and the new piece of its text.
 pub(crate) type OnDelta = Box<dyn FnMut(usize, &str) + Send>;
 /// Called once on the engine's thread with the outcome.
@@ -228,8 +230,6 @@ struct Job {
 /// A loaded model. Dropping it cancels what runs and waits for the thread.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    model: Arc<LlamaModel>,
-    context_tokens: u32,
     jobs: Option<mpsc::Sender<Job>>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -243,7 +243,10 @@ impl Engine {
     /// [`EngineError::Load`] if the file cannot be used.
     pub(crate) fn load(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let path = path.as_ref();
-        let failed = |reason: String| EngineError::Load { path: path.to_owned(), reason };
+        let failed = |reason: String| EngineError::Load {
+            path: path.to_owned(),
+            reason,
+        };
         let backend = BACKEND.as_ref().map_err(|e| failed(e.clone()))?;
         if !path.is_file() {
             return Err(failed("no such file".into()));
@@ -251,7 +254,9 @@ impl Engine {
         let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
             .map_err(|e| failed(e.to_string()))?;
         let model = Arc::new(model);
-        let template = model.chat_template(None).map_err(|e| failed(e.to_string()))?;
+        let template = model
+            .chat_template(None)
+            .map_err(|e| failed(e.to_string()))?;
         let chunk = u32::try_from(PROMPT_CHUNK).unwrap_or(256);
         let threads = i32::try_from(options.threads.clamp(1, 512)).unwrap_or(1);
         let parallel = options.parallel.clamp(1, MAX_PARALLEL);
@@ -275,9 +280,14 @@ impl Engine {
                 Ok(context) => context,
                 Err(e) => return drop(ready.send(Err(e.to_string()))),
             };
-            drop(ready.send(Ok(context.n_ctx())));
+            drop(ready.send(Ok(())));
             let mut worker = Worker::new(&owned, context, template, parallel, &stop);
-            for Job { request, mut on_delta, on_done } in queue {
+            for Job {
+                request,
+                mut on_delta,
+                on_done,
+            } in queue
+            {
                 let outcome = worker.generate(&request, &mut *on_delta);
                 if matches!(outcome, Err(EngineError::Decode(_))) {
                     worker.forget();
@@ -289,18 +299,15 @@ impl Engine {
             .name("llm-engine".into())
             .spawn(run)
             .map_err(|e| failed(e.to_string()))?;
-        let context_tokens = loaded.recv().map_err(|_| EngineError::Stopped)?.map_err(failed)?;
-        Ok(Self { model, context_tokens, jobs: Some(jobs), closing, thread: Some(thread) })
-    }
-
-    /// Tokens that the prompt and all samples that run together may use.
-    pub(crate) fn context_tokens(&self) -> u32 {
-        self.context_tokens
-    }
-
-    /// Counts the tokens of a plain text, without template. Does not wait for running requests.
-    pub(crate) fn count_tokens(&self, text: &str) -> usize {
-        self.model.vocab().tokenize(text.as_bytes(), false, false).len()
+        loaded
+            .recv()
+            .map_err(|_| EngineError::Stopped)?
+            .map_err(failed)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            closing,
+            thread: Some(thread),
+        })
     }
 
     /// Queues a request. `on_done` comes exactly once, unless this returns an error or the thread
@@ -309,9 +316,19 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::Stopped`] if the thread has ended.
-    pub(crate) fn submit(&self, request: Request, on_delta: OnDelta, on_done: OnDone) -> Result<()> {
+    pub(crate) fn submit(
+        &self,
+        request: Request,
+        on_delta: OnDelta,
+        on_done: OnDone,
+    ) -> Result<()> {
         let jobs = self.jobs.as_ref().ok_or(EngineError::Stopped)?;
-        jobs.send(Job { request, on_delta, on_done }).map_err(|_| EngineError::Stopped)
+        jobs.send(Job {
+            request,
+            on_delta,
+            on_done,
+        })
+        .map_err(|_| EngineError::Stopped)
     }
 }
 

@@ -134,7 +134,10 @@ impl LocalModel {
             temperature: r.temperature,
             seed: r.seed.unwrap_or(0),
             stop: r.stop.clone(),
-            grammar: r.schema.as_ref().map(|s| Grammar::JsonSchema(s.to_string())),
+            grammar: r
+                .schema
+                .as_ref()
+                .map(|s| Grammar::JsonSchema(s.to_string())),
             cancel: cancel.clone(),
             ..Request::default()
         };
@@ -144,7 +147,7 @@ impl LocalModel {
             let choice = u32::try_from(choice).unwrap_or(u32::MAX);
             let text = text.to_owned();
             // Nobody may be listening.
-            let _ = deltas_tx.send(Delta::Text { choice, text });
+            drop(deltas_tx.send(Delta::Text { choice, text }));
         };
         let on_done = move |result| drop(done_tx.send(result));
         engine
@@ -298,7 +301,7 @@ impl Stream for Streaming<'_> {
         if let Ok(d) = running.deltas.try_recv() {
             let (tx, rx) = oneshot::channel();
             if let Ok(d) = done {
-                let _ = tx.send(d);
+                drop(tx.send(d));
             }
             running.done = rx;
             return Poll::Ready(Some(Ok(d)));

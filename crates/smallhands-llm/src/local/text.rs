@@ -19,14 +19,17 @@ impl TextBuffer {
                 Ok(_) => (self.bytes.len(), 0),
                 Err(e) => (e.valid_up_to(), e.error_len().unwrap_or(0)),
             };
-            self.text.push_str(&String::from_utf8_lossy(&self.bytes[..valid + skip]));
+            self.text
+                .push_str(&String::from_utf8_lossy(&self.bytes[..valid + skip]));
             self.bytes.drain(..valid + skip);
             if skip == 0 {
                 break; // whole, or waiting for the rest of a character
             }
         }
         let found = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| {
-            let from = self.text.floor_char_boundary((before + 1).saturating_sub(s.len()));
+            let from = self
+                .text
+                .floor_char_boundary((before + 1).saturating_sub(s.len()));
             self.text[from..].find(s.as_str()).map(|at| from + at)
         });
         let cut = found.min();
@@ -38,9 +41,16 @@ impl TextBuffer {
     pub(super) fn flush(&mut self, ended: bool, stop: &[String], mut report: impl FnMut(&str)) {
         let held = |s: &String| {
             let starts = s.char_indices().map(|(i, _)| i).skip(1);
-            starts.filter(|&i| self.text.ends_with(&s[..i])).max().unwrap_or(0)
+            starts
+                .filter(|&i| self.text.ends_with(&s[..i]))
+                .max()
+                .unwrap_or(0)
         };
-        let keep = if ended { 0 } else { stop.iter().map(held).max().unwrap_or(0) };
+        let keep = if ended {
+            0
+        } else {
+            stop.iter().map(held).max().unwrap_or(0)
+        };
         let until = self.text.len() - keep;
         if until > self.reported {
             report(&self.text[self.reported..until]);
@@ -58,7 +68,9 @@ mod tests {
         let (mut buffer, mut deltas, mut ended) = (TextBuffer::default(), Vec::new(), false);
         for (i, piece) in pieces.iter().enumerate() {
             ended = buffer.push(piece, &stop);
-            buffer.flush(ended || i + 1 == pieces.len(), &stop, |d| deltas.push(d.to_owned()));
+            buffer.flush(ended || i + 1 == pieces.len(), &stop, |d| {
+                deltas.push(d.to_owned())
+            });
             if ended {
                 break;
             }
@@ -69,7 +81,10 @@ mod tests {
     #[test]
     fn a_character_split_over_tokens_comes_out_whole() {
         let (text, deltas, _) = run(&[b"a\xF0\x9F", b"\x98", b"\x80b"], &[]);
-        assert_eq!((text.as_str(), deltas), ("a\u{1F600}b", vec!["a".into(), "\u{1F600}b".into()]));
+        assert_eq!(
+            (text.as_str(), deltas),
+            ("a\u{1F600}b", vec!["a".into(), "\u{1F600}b".into()])
+        );
     }
 
     #[test]
@@ -80,13 +95,19 @@ mod tests {
     #[test]
     fn a_stop_string_over_three_tokens_is_cut_and_never_reported() {
         let (text, deltas, ended) = run(&[b"code\n`", b"`", b"`\nmore"], &["```"]);
-        assert_eq!((text.as_str(), deltas.concat().as_str(), ended), ("code\n", "code\n", true));
+        assert_eq!(
+            (text.as_str(), deltas.concat().as_str(), ended),
+            ("code\n", "code\n", true)
+        );
     }
 
     #[test]
     fn a_false_start_of_a_stop_string_is_reported_later() {
         let (text, deltas, ended) = run(&[b"a``", b"b"], &["```"]);
-        assert_eq!((text.as_str(), deltas, ended), ("a``b", vec!["a".into(), "``b".into()], false));
+        assert_eq!(
+            (text.as_str(), deltas, ended),
+            ("a``b", vec!["a".into(), "``b".into()], false)
+        );
     }
 
     #[test]

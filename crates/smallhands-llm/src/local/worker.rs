@@ -11,8 +11,8 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
-use super::text::TextBuffer;
 use super::engine::{Choice, Completion, EngineError, Finish, Grammar, Request, Result};
+use super::text::TextBuffer;
 
 /// Prompt tokens per decode call. A cancel waits for at most one such chunk.
 pub(super) const PROMPT_CHUNK: usize = 256;
@@ -55,7 +55,16 @@ impl<'m> Worker<'m> {
         closing: &'m AtomicBool,
     ) -> Self {
         let batch = LlamaBatch::new(PROMPT_CHUNK.max(parallel as usize), 1);
-        Self { model, context, template, parallel, closing, batch, cached: Vec::new(), logits: Vec::new() }
+        Self {
+            model,
+            context,
+            template,
+            parallel,
+            closing,
+            batch,
+            cached: Vec::new(),
+            logits: Vec::new(),
+        }
     }
 
     pub(super) fn forget(&mut self) {
@@ -74,24 +83,43 @@ impl<'m> Worker<'m> {
         on_delta: &mut dyn FnMut(usize, &str),
     ) -> Result<Completion> {
         if request.samples == 0 || request.max_tokens == 0 {
-            return Err(EngineError::Invalid("samples and max_tokens must be at least 1".into()));
+            return Err(EngineError::Invalid(
+                "samples and max_tokens must be at least 1".into(),
+            ));
         }
-        let grammar = request.grammar.as_ref().map(|g| self.compile(g)).transpose()?;
+        let grammar = request
+            .grammar
+            .as_ref()
+            .map(|g| self.compile(g))
+            .transpose()?;
         let prompt = self.prompt(request)?;
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let context_tokens = self.context.n_ctx();
         let free = context_tokens.saturating_sub(prompt_tokens);
         if free < request.max_tokens {
             let max_tokens = request.max_tokens;
-            return Err(EngineError::PromptTooLong { prompt_tokens, max_tokens, context_tokens });
+            return Err(EngineError::PromptTooLong {
+                prompt_tokens,
+                max_tokens,
+                context_tokens,
+            });
         }
         let started = Instant::now();
         let cached_prompt_tokens = self.evaluate(&prompt, request)?;
         let prompt_time = started.elapsed();
-        let width = request.samples.min(self.parallel).min(free / request.max_tokens);
+        let width = request
+            .samples
+            .min(self.parallel)
+            .min(free / request.max_tokens);
         let choices = self.sample(request, grammar.as_ref(), width, on_delta)?;
         let generate_time = started.elapsed().saturating_sub(prompt_time);
-        Ok(Completion { choices, prompt_tokens, cached_prompt_tokens, prompt_time, generate_time })
+        Ok(Completion {
+            choices,
+            prompt_tokens,
+            cached_prompt_tokens,
+            prompt_time,
+            generate_time,
+        })
     }
 
     /// Applies the chat template and tokenises. The template sees placeholders instead of the
@@ -103,7 +131,10 @@ impl<'m> Worker<'m> {
             .map(|(i, (role, _))| LlamaChatMessage::new(role.name().into(), hole(i)))
             .collect::<Result<_, _>>()
             .map_err(|e| invalid(&e))?;
-        let frame = self.model.apply_chat_template(&self.template, &chat, true).map_err(|e| invalid(&e))?;
+        let frame = self
+            .model
+            .apply_chat_template(&self.template, &chat, true)
+            .map_err(|e| invalid(&e))?;
         let vocab = self.model.vocab();
         let mut tokens = Vec::new();
         let mut rest = frame.as_str();
@@ -131,9 +162,18 @@ impl<'m> Worker<'m> {
         if self.cached == prompt && !self.logits.is_empty() {
             return Ok(as_u32(prompt.len()));
         }
-        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = self
+            .cached
+            .iter()
+            .zip(prompt)
+            .take_while(|(a, b)| a == b)
+            .count();
         let mut reused = common.min(prompt.len().saturating_sub(1)) / REUSE_GRID * REUSE_GRID;
-        if self.context.kv_cache_seq_rm(0, Some(as_u32(reused)), None).is_err() {
+        if self
+            .context
+            .kv_cache_seq_rm(0, Some(as_u32(reused)), None)
+            .is_err()
+        {
             self.forget(); // this kind of cache cannot be cut: start over
             reused = 0;
         }
@@ -145,12 +185,17 @@ impl<'m> Worker<'m> {
             self.batch.clear();
             for (position, token) in (start..end).zip(&prompt[start..end]) {
                 let wanted = position + 1 == prompt.len();
-                self.batch.add(*token, as_i32(position), &[0], wanted).map_err(decode_error)?;
+                self.batch
+                    .add(*token, as_i32(position), &[0], wanted)
+                    .map_err(decode_error)?;
             }
             self.context.decode(&mut self.batch).map_err(decode_error)?;
             self.cached.extend_from_slice(&prompt[start..end]);
             if end == prompt.len() {
-                self.logits = self.context.get_logits_ith(as_i32(end - start - 1)).to_vec();
+                self.logits = self
+                    .context
+                    .get_logits_ith(as_i32(end - start - 1))
+                    .to_vec();
             }
         }
         Ok(as_u32(reused))
@@ -164,7 +209,11 @@ impl<'m> Worker<'m> {
         width: u32,
         on_delta: &mut dyn FnMut(usize, &str),
     ) -> Result<Vec<Choice>> {
-        let cancelled = Choice { text: String::new(), finish: Finish::Cancelled, tokens: 0 };
+        let cancelled = Choice {
+            text: String::new(),
+            finish: Finish::Cancelled,
+            tokens: 0,
+        };
         let mut choices = vec![cancelled; request.samples as usize];
         let mut waiting = 0..choices.len();
         let mut free: Vec<i32> = (1..=as_i32(width as usize)).rev().collect();
@@ -175,23 +224,43 @@ impl<'m> Worker<'m> {
             while !stopped && !free.is_empty() {
                 let Some(index) = waiting.next() else { break };
                 let Some(sequence) = free.pop() else { break };
-                self.context.kv_cache_seq_cp(0, sequence, None, None).map_err(decode_error)?;
+                self.context
+                    .kv_cache_seq_cp(0, sequence, None, None)
+                    .map_err(decode_error)?;
                 let mut picker = Picker::new(request, grammar, index);
                 let next = picker.pick(&self.logits, &mut scratch)?;
                 let (text, position) = (TextBuffer::default(), as_i32(self.cached.len()));
-                live.push(Live { index, sequence, position, next, tokens: 0, picker, text });
+                live.push(Live {
+                    index,
+                    sequence,
+                    position,
+                    next,
+                    tokens: 0,
+                    picker,
+                    text,
+                });
             }
             let mut kept = Vec::with_capacity(live.len());
             for mut sample in live {
-                let finish = if stopped { Some(Finish::Cancelled) } else { self.take(&mut sample, request) };
-                sample.text.flush(finish.is_some(), &request.stop, |delta| on_delta(sample.index, delta));
+                let finish = if stopped {
+                    Some(Finish::Cancelled)
+                } else {
+                    self.take(&mut sample, request)
+                };
+                sample.text.flush(finish.is_some(), &request.stop, |delta| {
+                    on_delta(sample.index, delta)
+                });
                 let Some(finish) = finish else {
                     kept.push(sample);
                     continue;
                 };
                 drop(self.context.kv_cache_seq_rm(sample.sequence, None, None));
                 free.push(sample.sequence);
-                choices[sample.index] = Choice { text: sample.text.text, finish, tokens: sample.tokens };
+                choices[sample.index] = Choice {
+                    text: sample.text.text,
+                    finish,
+                    tokens: sample.tokens,
+                };
             }
             live = kept;
             if stopped || (live.is_empty() && waiting.is_empty()) {
@@ -203,7 +272,9 @@ impl<'m> Worker<'m> {
             self.batch.clear();
             for sample in &live {
                 let at = [sample.sequence];
-                self.batch.add(sample.next, sample.position, &at, true).map_err(decode_error)?;
+                self.batch
+                    .add(sample.next, sample.position, &at, true)
+                    .map_err(decode_error)?;
             }
             self.context.decode(&mut self.batch).map_err(decode_error)?;
             for (row, sample) in live.iter_mut().enumerate() {
@@ -221,7 +292,10 @@ impl<'m> Worker<'m> {
             return Some(Finish::Stop);
         }
         sample.tokens += 1;
-        if sample.text.push(&vocab.token_to_piece(sample.next, false, None), &request.stop) {
+        if sample.text.push(
+            &vocab.token_to_piece(sample.next, false, None),
+            &request.stop,
+        ) {
             return Some(Finish::Stop);
         }
         (sample.tokens >= request.max_tokens).then_some(Finish::Length)
@@ -229,12 +303,8 @@ impl<'m> Worker<'m> {
 
     fn compile(&self, grammar: &Grammar) -> Result<LlamaSampler> {
         let refused = |e: &dyn std::fmt::Display| EngineError::Grammar(e.to_string());
-        let gbnf = match grammar {
-            Grammar::JsonSchema(schema) => {
-                &llama_cpp_2::json_schema_to_grammar(schema).map_err(|e| refused(&e))?
-            }
-            Grammar::Gbnf(text) => text,
-        };
+        let Grammar::JsonSchema(schema) = grammar;
+        let gbnf = &llama_cpp_2::json_schema_to_grammar(schema).map_err(|e| refused(&e))?;
         LlamaSampler::grammar(self.model, gbnf, "root").map_err(|e| refused(&e))
     }
 }
@@ -258,7 +328,10 @@ impl Picker {
                 LlamaSampler::dist(sample_seed(request.seed, index)),
             ]
         };
-        Self { chain: LlamaSampler::chain(chain, true), grammar: grammar.cloned() }
+        Self {
+            chain: LlamaSampler::chain(chain, true),
+            grammar: grammar.cloned(),
+        }
     }
 
     /// Draws freely first and applies the grammar to the whole vocabulary only if it objects:
@@ -269,9 +342,14 @@ impl Picker {
         scratch.apply_sampler(&mut self.chain);
         let mut token = scratch.selected_token().ok_or_else(none)?;
         if let Some(grammar) = &mut self.grammar {
-            let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
+            let mut one =
+                LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
             one.apply_sampler(grammar);
-            if one.data.iter().all(|candidate| candidate.logit() == f32::NEG_INFINITY) {
+            if one
+                .data
+                .iter()
+                .all(|candidate| candidate.logit() == f32::NEG_INFINITY)
+            {
                 fill(scratch, logits);
                 scratch.apply_sampler(grammar);
                 scratch.apply_sampler(&mut self.chain);
@@ -296,7 +374,9 @@ fn sample_seed(seed: u64, index: usize) -> u32 {
     let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or(0).min(u32::MAX - 1)
+    u32::try_from((z ^ (z >> 31)) >> 32)
+        .unwrap_or(0)
+        .min(u32::MAX - 1)
 }
 
 fn decode_error(error: impl std::fmt::Display) -> EngineError {

@@ -1,0 +1,201 @@
+use crate::kit::{Bed, Said, TEST};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+#[test]
+fn a_bug_is_repaired_on_a_branch_and_the_tree_is_not_touched() {
+    let b = Bed::new();
+    let model = b.model();
+    let said = b.smallhands(&b.run_args(&model, TEST));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("+    return a + b"), "{said:?}");
+    assert_eq!(b.git(&["status", "--porcelain"]), "");
+    assert_eq!(
+        b.git(&["show", "main:calc.py"]),
+        "def add(a, b):\n    return a - b\n"
+    );
+    let run = b.newest().unwrap();
+    let branch = format!("smallhands/{run}");
+    assert_eq!(
+        b.git(&["show", &format!("{branch}:calc.py")]),
+        "def add(a, b):\n    return a + b\n"
+    );
+
+    let shown = b.smallhands(&["show", &run, "--json"]).json();
+    assert_eq!(
+        (&shown["status"], &shown["result"]["after"]["ok"]),
+        (&"succeeded".into(), &true.into())
+    );
+    assert!(shown["spent"]["calls"].as_u64() >= Some(1));
+    assert!(b.smallhands(&["show", &run]).out.contains("finish"));
+    assert!(
+        b.smallhands(&["graph", &run])
+            .out
+            .starts_with("flowchart TD")
+    );
+    assert!(b.smallhands(&["runs"]).out.contains("succeeded"));
+    b.smallhands(&["resume", &run])
+        .refused(1, "has succeeded already");
+}
+
+#[test]
+fn a_patch_file_instead_of_a_branch_and_a_pool_of_processes() {
+    let b = Bed::new();
+    let (model, patch) = (b.model(), b.dir.path().join("x.patch"));
+    let mut args = b.run_args(&model, TEST);
+    args.extend([
+        "--patch",
+        patch.to_str().unwrap(),
+        "--processes",
+        "2",
+        "--json",
+    ]);
+    let said = b.smallhands(&args);
+    assert_eq!(
+        (said.code, &said.json()["ok"]),
+        (Some(0), &true.into()),
+        "{said:?}"
+    );
+    assert_eq!(b.git(&["branch", "--list"]).lines().count(), 1);
+    b.git(&["apply", "--check", patch.to_str().unwrap()]);
+}
+
+#[test]
+fn uncommitted_changes_are_told_and_chosen() {
+    let b = Bed::new();
+    let model = b.model();
+    b.write("calc.py", "def add(a, b):\n    return b - a\n");
+    let said = b.smallhands(&b.run_args(&model, TEST));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.err
+            .contains("1 uncommitted changes are included (calc.py)"),
+        "{said:?}"
+    );
+    assert!(said.out.contains("-    return b - a"), "{said:?}");
+    let mut args = b.run_args(&model, TEST);
+    args.extend(["--uncommitted", "none"]);
+    let said = b.smallhands(&args);
+    assert!(
+        said.err.contains("are left out") && said.out.contains("-    return a - b"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_repaired_fails_and_says_what_to_do() {
+    let b = Bed::new();
+    b.write(
+        "calc.py",
+        "def add(a, b):\n    return 7\n\n\ndef zero():\n    return 1\n",
+    );
+    b.write(
+        "test_calc.py",
+        "from calc import zero\nassert zero() == 0\n",
+    );
+    b.commit();
+    let model = b.model();
+    let mut args = b.run_args(&model, TEST);
+    args.extend(["--rounds", "2"]);
+    let said = b.smallhands(&args);
+    said.refused(1, "no change made the tests pass in 2 rounds");
+    let run = b.newest().unwrap();
+    assert!(b.smallhands(&["show", &run]).out.contains("failed"));
+}
+
+/// A run whose tests take long, in a process group of its own.
+fn slow(b: &Bed) -> Child {
+    let model = b.model();
+    let mut c = b.command(&b.run_args(
+        &model,
+        "python3 -c 'import time; time.sleep(20); raise SystemExit(1)'",
+    ));
+    let child = c
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !b.newest().is_some_and(|r| {
+        b.smallhands(&["graph", &r])
+            .out
+            .contains("reproduce<br/>running")
+    }) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "the run does not start"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    let group = format!("-{}", child.id());
+    assert!(
+        Command::new("kill")
+            .args([name, "--", &group])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn ctrl_c_stops_soon_and_the_run_can_be_resumed() {
+    let b = Bed::new();
+    let child = slow(&b);
+    let begin = Instant::now();
+    signal(&child, "-INT");
+    let said = Said::of(child.wait_with_output().unwrap());
+    // Generous, for a machine that is busy; the promise is two seconds.
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+    said.refused(130, "was stopped; nothing that was done is lost");
+    assert!(said.err.contains("smallhands resume "), "{said:?}");
+    let run = b.newest().unwrap();
+    assert!(b.smallhands(&["runs"]).out.contains("paused"));
+    assert_eq!(
+        b.smallhands(&["show", &run, "--json"]).json()["status"],
+        "paused"
+    );
+}
+
+#[test]
+fn a_second_driver_is_refused_until_the_first_is_dead() {
+    let b = Bed::new();
+    let mut child = slow(&b);
+    let run = b.newest().unwrap();
+    b.smallhands(&["resume", &run])
+        .refused(13, "is being driven by process");
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+    let mut c = b.command(&["resume", &run]);
+    let mut again = c
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !b.smallhands(&["show", &run, "--json"]).json()["records"]
+        .as_u64()
+        .is_some_and(|n| n > 9)
+    {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "the resumed run does not go on"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    signal(&again, "-KILL");
+    again.wait().unwrap();
+}

@@ -1,0 +1,270 @@
+//! PID 1 of a sandbox: serves the host over one stream, and runs commands.
+
+use super::{
+    changes,
+    child::Launch,
+    files, helper, mounts,
+    proto::{self, Ask, Command, Fault, Policy, Reply, Request, Say},
+    running::{self, Running},
+    seccomp::Filters,
+    sys,
+};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
+
+/// The workspace and what lies behind it.
+pub(super) struct View {
+    built: mounts::View,
+    work: OwnedFd,
+}
+
+impl View {
+    /// Opens what was built, from inside and without privileges.
+    pub(super) fn open(built: mounts::View) -> io::Result<Self> {
+        let work = OwnedFd::from(File::open("/work")?);
+        fs::create_dir("/tmp/home")?;
+        if let Some(lower) = built.lower.as_ref().filter(|_| !built.overlay) {
+            files::copy_tree(lower.as_fd(), work.as_fd(), files::MAX_DEPTH)?;
+        }
+        Ok(Self { built, work })
+    }
+}
+
+/// A file whose bytes are on their way.
+struct Filling {
+    path: Vec<u8>,
+    file: File,
+    left: u64,
+}
+
+struct Agent<'a> {
+    sock: &'a mut UnixStream,
+    policy: &'a Policy,
+    view: &'a View,
+    filters: Filters,
+    children: OwnedFd,
+    running: Option<Running>,
+    filling: Option<Filling>,
+    /// The first thing that went wrong with a list of changes.
+    apply_fault: Option<Fault>,
+}
+
+/// Says hello and serves until the host hangs up.
+pub(super) fn serve(
+    sock: &mut UnixStream,
+    policy: &Policy,
+    view: &View,
+    enforced: &[String],
+) -> io::Result<()> {
+    helper::bound(sock)?;
+    let filters = match Filters::compile() {
+        Ok(filters) => filters,
+        Err(fault) => {
+            let say = Say::Fault(fault);
+            return proto::send(sock, &Reply { id: 0, say }, &[]);
+        }
+    };
+    let mut agent = Agent {
+        sock,
+        policy,
+        view,
+        filters,
+        children: sys::child_events()?,
+        running: None,
+        filling: None,
+        apply_fault: None,
+    };
+    let say = Say::Hello {
+        version: proto::VERSION,
+        enforced: enforced.to_vec(),
+    };
+    agent.say(0, say)?;
+    while agent.turn()? {}
+    Ok(())
+}
+
+impl Agent<'_> {
+    fn say(&mut self, id: u64, say: Say) -> io::Result<()> {
+        proto::send(self.sock, &Reply { id, say }, &[])
+    }
+
+    /// Waits for something to happen and deals with it. False: the host hung up.
+    fn turn(&mut self) -> io::Result<bool> {
+        let [stdin, out, err] = match &self.running {
+            Some(r) => r.interests(),
+            None => [sys::interest(-1, 0); 3],
+        };
+        let mut fds = [
+            sys::interest(self.sock.as_raw_fd(), libc::POLLIN),
+            sys::interest(self.children.as_raw_fd(), libc::POLLIN),
+            stdin,
+            out,
+            err,
+        ];
+        sys::poll(&mut fds, self.running.as_ref().map(Running::pause))?;
+        let [asked, ended, stdin, out, err] = fds.map(|f| f.revents != 0);
+        if ended {
+            running::clear(&self.children);
+            while let Some((pid, status)) = sys::wait_any(false) {
+                if let Some(r) = &mut self.running {
+                    r.note_end(pid, status);
+                }
+            }
+        }
+        if let Some(r) = &mut self.running {
+            r.watch_disk(self.view.built.upper.as_fd())?;
+            if stdin {
+                r.write_stdin();
+            }
+            for (stderr, ready) in [(false, out), (true, err)] {
+                if ready {
+                    r.pump(stderr, self.sock)?;
+                }
+            }
+        }
+        if asked {
+            let Some((request, bytes)) = proto::receive::<Request>(self.sock)? else {
+                return Ok(false);
+            };
+            self.answer(request, bytes)?;
+        }
+        if let Some(r) = self.running.take_if(|r| r.is_over()) {
+            r.finish(&self.children, self.sock)?;
+        }
+        Ok(true)
+    }
+
+    fn answer(&mut self, Request { id, ask }: Request, bytes: Vec<u8>) -> io::Result<()> {
+        let work = self.view.work.as_fd();
+        let done = match ask {
+            Ask::Exec(what) => match self.start(id, &what) {
+                // Answered at its end.
+                Ok(()) => return Ok(()),
+                Err(fault) => Err(fault),
+            },
+            Ask::Stdin | Ask::Cancel => {
+                if let Some(r) = self.running.as_mut().filter(|r| r.id == id) {
+                    match ask {
+                        Ask::Stdin => r.feed(bytes),
+                        _ => r.cancelled = true,
+                    }
+                }
+                return Ok(());
+            }
+            Ask::Read { path } => {
+                let sock = &mut *self.sock;
+                let say = || Reply { id, say: Say::Data };
+                files::read(work, &path, |chunk| proto::send(sock, &say(), chunk))
+            }
+            Ask::Write { path, first } => files::write(work, &path, first, &bytes),
+            Ask::Remove { path } => files::remove(work, &path),
+            Ask::List { dir } => {
+                let sock = &mut *self.sock;
+                files::list(work, &dir, |batch| {
+                    let say = Say::Entries(batch);
+                    proto::send(sock, &Reply { id, say }, &[])
+                })
+            }
+            Ask::Changes => self.changes(id),
+            Ask::Apply(change) => {
+                self.apply(&change);
+                return Ok(());
+            }
+            Ask::Fill => {
+                self.fill(&bytes);
+                return Ok(());
+            }
+            Ask::Applied => {
+                self.filling = None;
+                self.apply_fault.take().map_or(Ok(()), Err)
+            }
+        };
+        match done {
+            Ok(()) => self.say(id, Say::Done),
+            Err(fault) => self.say(id, Say::Fault(fault)),
+        }
+    }
+
+    fn start(&mut self, id: u64, what: &Command) -> Result<(), Fault> {
+        if self.running.is_some() {
+            return Err(Fault::setup("command", "another one is still running"));
+        }
+        if what.stdin_len > running::MAX_STDIN {
+            return Err(Fault::setup(
+                "command",
+                "more than 64 MiB of standard input",
+            ));
+        }
+        files::checked(what.cwd.as_bytes())?;
+        let launch = Launch {
+            what,
+            limits: &self.policy.limits,
+            readable: &self.view.built.readable,
+            filters: &self.filters,
+            work: self.view.work.as_fd(),
+        };
+        let started = Running::start(id, &launch, self.view.built.upper.as_fd())
+            .map_err(|e| Fault::setup("command", e))?;
+        self.running = Some(started);
+        Ok(())
+    }
+
+    fn changes(&mut self, id: u64) -> Result<(), Fault> {
+        let View { built, work } = self.view;
+        let upper = if built.overlay { &built.upper } else { work };
+        let lower = built.lower.as_ref().map(AsFd::as_fd);
+        let sock = &mut *self.sock;
+        changes::walk(upper.as_fd(), lower, built.overlay, &mut |change, file| {
+            let len = match change.now {
+                crate::Content::File { bytes, .. } => bytes,
+                _ => 0,
+            };
+            let say = Say::Item(change);
+            proto::send(sock, &Reply { id, say }, &[])?;
+            let Some(mut file) = file else { return Ok(()) };
+            files::copy_exactly(&mut file, len, &mut |chunk| {
+                proto::send(sock, &Reply { id, say: Say::Data }, chunk)
+            })
+        })
+        .map_err(|(path, e)| Fault::file(&path, &e))
+    }
+
+    fn apply(&mut self, change: &crate::Change<u64>) {
+        if self.apply_fault.is_some() {
+            return;
+        }
+        let left = match change.now {
+            crate::Content::File { bytes, .. } => bytes,
+            _ => 0,
+        };
+        match files::apply(self.view.work.as_fd(), change) {
+            Ok(file) => {
+                let path = change.path.clone();
+                self.filling = file.map(|file| Filling { path, file, left });
+            }
+            Err(fault) => self.apply_fault = Some(fault),
+        }
+    }
+
+    fn fill(&mut self, bytes: &[u8]) {
+        let Some(f) = self.filling.as_mut().filter(|_| self.apply_fault.is_none()) else {
+            return;
+        };
+        let done = match f.left.checked_sub(bytes.len() as u64) {
+            Some(left) => {
+                f.left = left;
+                f.file.write_all(bytes)
+            }
+            None => Err(io::Error::other("more bytes than announced")),
+        };
+        if let Err(e) = done {
+            self.apply_fault = Some(Fault::file(&f.path, &e));
+        }
+    }
+}

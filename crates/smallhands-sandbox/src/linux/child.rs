@@ -1,0 +1,114 @@
+//! Between `fork` and `execve`: the layers that each command puts on itself.
+
+use super::{
+    at, landlock, limits, mounts,
+    proto::{Command, Fault},
+    seccomp::Filters,
+    sys,
+};
+use crate::Limits;
+use std::{
+    ffi::CString,
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+const WRITABLE: [&str; 3] = ["/work", "/tmp", "/dev/shm"];
+
+/// All that a command needs, made before the fork.
+pub(super) struct Launch<'a> {
+    pub(super) what: &'a Command,
+    pub(super) limits: &'a Limits,
+    pub(super) readable: &'a [String],
+    pub(super) filters: &'a Filters,
+    pub(super) work: BorrowedFd<'a>,
+}
+
+/// Becomes the command, or says in `report` why not.
+pub(super) fn run(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3], report: OwnedFd) -> ! {
+    let fault = match prepare(l, streams) {
+        Ok(()) => execute(l.what),
+        Err(fault) => fault,
+    };
+    let text = serde_json::to_vec(&fault).unwrap_or_default();
+    drop(File::from(report).write_all(&text));
+    sys::exit_now(127)
+}
+
+fn prepare(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3]) -> Result<(), Fault> {
+    let at = |stage: &'static str| move |e: io::Error| Fault::setup(stage, e);
+    sys::new_session().map_err(at("session"))?;
+    sys::default_signals().map_err(at("signals"))?;
+    sys::wire_streams(streams).map_err(at("streams"))?;
+    enter(l.work, &l.what.cwd)?;
+    let devices = mounts::DEVICES.map(|d| format!("/dev/{d}"));
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    landlock::restrict(&WRITABLE, l.readable, &devices)?;
+    limits::apply(l.limits).map_err(at("limits"))?;
+    l.filters.install()
+}
+
+fn enter(work: BorrowedFd<'_>, cwd: &str) -> Result<(), Fault> {
+    let path = super::files::checked(cwd.as_bytes())?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    at::open_beneath(work, &path, flags, 0)
+        .and_then(|dir| sys::fchdir(dir.as_fd()))
+        .map_err(|e| Fault::NotStarted(format!("the working directory `{}`: {e}", short(cwd))))
+}
+
+/// The report must fit into a pipe that nobody reads before the end.
+fn short(name: &str) -> String {
+    name.chars().take(200).collect()
+}
+
+/// Only comes back with an error.
+fn execute(what: &Command) -> Fault {
+    let text = |s: &str| {
+        sys::cstr(s).map_err(|_| Fault::NotStarted("an argument has a NUL byte in it".into()))
+    };
+    let build = || -> Result<(Vec<CString>, Vec<CString>), Fault> {
+        let argv: Result<_, _> = what.argv.iter().map(|a| text(a)).collect();
+        let env: Result<_, _> = what
+            .env
+            .iter()
+            .map(|(k, v)| text(&format!("{k}={v}")))
+            .collect();
+        Ok((argv?, env?))
+    };
+    let (argv, env) = match build() {
+        Ok(both) => both,
+        Err(fault) => return fault,
+    };
+    let Some(program) = what.argv.first() else {
+        return Fault::NotStarted("no program was named".into());
+    };
+    let shown = short(program);
+    let mut found: Option<io::Error> = None;
+    for path in candidates(program, &what.env) {
+        let Ok(path) = sys::cstr(path) else {
+            continue;
+        };
+        let e = sys::execve(&path, &argv, &env);
+        match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) => found = Some(e),
+            _ => return Fault::NotStarted(format!("{shown}: {e}")),
+        }
+    }
+    Fault::NotStarted(match found {
+        Some(e) => format!("{shown}: {e}"),
+        None => format!("{shown}: no such program, or its interpreter is missing"),
+    })
+}
+
+fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find(|(k, _)| k == "PATH");
+    let dirs = path.map_or("", |(_, v)| v.as_str()).split(':');
+    dirs.filter(|d| !d.is_empty())
+        .map(|d| format!("{d}/{program}"))
+        .collect()
+}

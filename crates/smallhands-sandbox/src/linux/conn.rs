@@ -1,0 +1,351 @@
+//! The host's end of a sandbox: a thread that starts the helper, reads what the agent says, and
+//! cleans up when it is gone.
+
+use super::{
+    answer::{Answer, Coming, Live, Pending, announce},
+    den::Private,
+    output::Ring,
+    proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
+    sys,
+};
+use crate::{Change, SandboxError};
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    net::Shutdown,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a helper may take to say hello; a base may have to be copied before.
+const HELLO: Duration = Duration::from_secs(60);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(5);
+
+type Frame = (Request, Vec<u8>);
+
+/// An agent that said hello. Dropping it ends the sandbox.
+#[derive(Debug)]
+pub(super) struct Conn {
+    shared: Arc<Shared>,
+    frames: mpsc::Sender<Frame>,
+    next: AtomicU64,
+    /// Layers and limits in force.
+    pub(super) enforced: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sock: UnixStream,
+    state: Mutex<State>,
+    gone: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: HashMap<u64, Pending>,
+    /// Why nothing more will be answered.
+    lost: Option<String>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the map whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn hang_up(&self) {
+        // Already closed is as good.
+        drop(self.sock.shutdown(Shutdown::Both));
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.shared.hang_up();
+    }
+}
+
+impl Conn {
+    /// Starts a helper and waits for its hello.
+    pub(super) async fn open(
+        helper: PathBuf,
+        policy: Policy,
+        private: Private,
+    ) -> Result<Self, SandboxError> {
+        let (tell, told) = oneshot::channel();
+        // A thread of its own also because the helper dies with the thread that started it.
+        thread::Builder::new()
+            .name("sandbox".into())
+            .spawn(move || keep(&helper, &policy, private, tell))
+            .map_err(|e| setup("thread", &e))?;
+        told.await
+            .unwrap_or_else(|_| Err(SandboxError::Lost("its thread ended".into())))
+    }
+
+    /// Announces a request whose frames come next; `kept` is the cap of each output stream.
+    pub(super) fn begin(&self, kept: u64, live: Option<mpsc::Sender<Live>>) -> (u64, Coming) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (done, coming) = oneshot::channel();
+        let mut state = self.shared.state();
+        if let Some(why) = &state.lost {
+            drop(done.send(Err(SandboxError::Lost(why.clone()))));
+        } else {
+            let answer = Answer {
+                kept: [Ring::new(kept), Ring::new(kept)],
+                ..Answer::default()
+            };
+            let pending = Pending { answer, live, done };
+            state.pending.insert(id, pending);
+        }
+        (id, coming)
+    }
+
+    pub(super) async fn send(&self, id: u64, ask: Ask, bytes: &[u8]) -> Result<(), SandboxError> {
+        let frame = (Request { id, ask }, bytes.to_vec());
+        // Closed only once the agent is gone, and then the answer says why.
+        self.frames.send(frame).await.map_err(|_| self.lost())
+    }
+
+    /// Says it without waiting, or ends the sandbox: for a caller that cannot wait.
+    pub(super) fn cancel(&self, id: u64) {
+        let frame = (
+            Request {
+                id,
+                ask: Ask::Cancel,
+            },
+            Vec::new(),
+        );
+        if self.frames.try_send(frame).is_err() {
+            self.kill();
+        }
+    }
+
+    /// A whole exchange.
+    pub(super) async fn call(&self, ask: Ask, bytes: &[u8]) -> Result<Answer, SandboxError> {
+        let (id, coming) = self.begin(0, None);
+        self.send(id, ask, bytes).await?;
+        self.wait(coming).await
+    }
+
+    pub(super) async fn wait(&self, coming: Coming) -> Result<Answer, SandboxError> {
+        coming.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Sends changes to an agent that runs nothing.
+    pub(super) async fn apply(&self, changes: Vec<Change<Vec<u8>>>) -> Result<(), SandboxError> {
+        let (id, coming) = self.begin(0, None);
+        for Change { path, now } in changes {
+            let (now, bytes) = announce(now);
+            self.send(id, Ask::Apply(Change { path, now }), &[]).await?;
+            for chunk in bytes.chunks(CHUNK) {
+                self.send(id, Ask::Fill, chunk).await?;
+            }
+        }
+        self.send(id, Ask::Applied, &[]).await?;
+        self.wait(coming).await.map(drop)
+    }
+
+    pub(super) fn lost(&self) -> SandboxError {
+        let why = self.shared.state().lost.clone();
+        SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
+    }
+
+    /// Ends everything inside; does not wait.
+    pub(super) fn kill(&self) {
+        self.shared.hang_up();
+    }
+
+    /// Ends everything inside, and waits until nothing is left of it.
+    pub(super) async fn close(&self) {
+        self.kill();
+        // The sender lives in the thread's share until after it has said so.
+        drop(self.shared.gone.subscribe().wait_for(|gone| *gone).await);
+    }
+}
+
+fn setup(stage: &str, e: &io::Error) -> SandboxError {
+    SandboxError::Setup {
+        stage: stage.into(),
+        reason: e.to_string(),
+    }
+}
+
+fn start(helper: &Path) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    #[allow(clippy::disallowed_methods)] // The sandbox is what commands go through.
+    let child = std::process::Command::new(helper)
+        .arg(super::HOOK)
+        .env_clear()
+        // A Ctrl-C at the terminal is for the host, which decides what becomes of sandboxes.
+        .process_group(0)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    Ok((child, ours))
+}
+
+/// The life of a sandbox, on its own thread.
+fn keep(
+    helper: &Path,
+    policy: &Policy,
+    private: Private,
+    tell: oneshot::Sender<Result<Conn, SandboxError>>,
+) {
+    let (mut child, mut sock) = match start(helper) {
+        Ok(both) => both,
+        Err(e) => {
+            drop(private);
+            // Nobody waits any more: then nobody needs it.
+            drop(tell.send(Err(setup("helper", &e))));
+            return;
+        }
+    };
+    let hello = greet(&mut sock, policy);
+    let opened = hello.and_then(|enforced| connect(&sock, enforced));
+    match opened {
+        Err(e) => {
+            drop(sock.shutdown(Shutdown::Both));
+            let said = bury(&mut child);
+            drop(private);
+            drop(tell.send(Err(explain(e, &said))));
+        }
+        Ok((conn, shared)) => {
+            // If nobody waits any more the connection is dropped, and that ends the loop.
+            drop(tell.send(Ok(conn)));
+            let why = read_all(&mut sock, &shared);
+            shared.hang_up();
+            let said = bury(&mut child);
+            let why = format!("{why}{said}");
+            let pending = {
+                let mut state = shared.state();
+                state.lost = Some(why.clone());
+                std::mem::take(&mut state.pending)
+            };
+            for (_, p) in pending {
+                drop(p.done.send(Err(SandboxError::Lost(why.clone()))));
+            }
+            drop(private);
+            shared.gone.send_replace(true);
+        }
+    }
+}
+
+fn explain(e: SandboxError, said: &str) -> SandboxError {
+    match e {
+        SandboxError::Setup { stage, reason } => SandboxError::Setup {
+            stage,
+            reason: format!("{reason}{said}"),
+        },
+        e => e,
+    }
+}
+
+fn greet(sock: &mut UnixStream, policy: &Policy) -> Result<Vec<String>, SandboxError> {
+    let bad = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock => {
+            setup("helper", &io::Error::other("no answer within a minute"))
+        }
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            setup("helper", &io::Error::other("it ended without a word"))
+        }
+        _ => setup("helper", &e),
+    };
+    sock.set_read_timeout(Some(HELLO)).map_err(bad)?;
+    proto::send(sock, policy, &[]).map_err(bad)?;
+    let first = proto::receive::<Reply>(sock).map_err(bad)?;
+    sock.set_read_timeout(None).map_err(bad)?;
+    match first.map(|(reply, _)| reply.say) {
+        Some(Say::Hello { version, enforced }) if version == proto::VERSION => Ok(enforced),
+        Some(Say::Fault(fault)) => Err(fault.into()),
+        Some(other) => Err(Fault::setup("helper", format!("it began with {other:?}")).into()),
+        None => Err(Fault::setup("helper", "it ended without a word").into()),
+    }
+}
+
+fn connect(sock: &UnixStream, enforced: Vec<String>) -> Result<(Conn, Arc<Shared>), SandboxError> {
+    let clone = || sock.try_clone().map_err(|e| setup("helper", &e));
+    let shared = Arc::new(Shared {
+        sock: clone()?,
+        state: Mutex::default(),
+        gone: watch::Sender::new(false),
+    });
+    let (frames, mut queue) = mpsc::channel::<Frame>(8);
+    let mut writer = clone()?;
+    thread::Builder::new()
+        .name("sandbox-writer".into())
+        .spawn(move || {
+            while let Some((head, bytes)) = queue.blocking_recv() {
+                if proto::send(&mut writer, &head, &bytes).is_err() {
+                    // A frame that cannot be sent leaves the stream useless.
+                    drop(writer.shutdown(Shutdown::Both));
+                    break;
+                }
+            }
+        })
+        .map_err(|e| setup("thread", &e))?;
+    let conn = Conn {
+        shared: shared.clone(),
+        frames,
+        next: AtomicU64::new(1),
+        enforced,
+    };
+    Ok((conn, shared))
+}
+
+/// Reads until the agent is gone; says why. Never waits for a consumer.
+fn read_all(sock: &mut UnixStream, shared: &Shared) -> String {
+    loop {
+        match proto::receive::<Reply>(sock) {
+            Ok(None) => return "the agent ended".into(),
+            Err(e) => return format!("the agent ended: {e}"),
+            Ok(Some((Reply { id: 0, say }, _))) => return format!("the agent gave up: {say:?}"),
+            Ok(Some((reply, bytes))) => {
+                let mut state = shared.state();
+                let Some(mut pending) = state.pending.remove(&reply.id) else {
+                    continue;
+                };
+                if let Some(result) = pending.take(reply.say, bytes) {
+                    let result = result.map(|()| std::mem::take(&mut pending.answer));
+                    drop(pending.done.send(result));
+                } else {
+                    state.pending.insert(reply.id, pending);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the helper, which has reaped its namespace by then. Gives back what it wrote to
+/// standard error, for a reason.
+fn bury(child: &mut Child) -> String {
+    let ended = sys::pidfd(child.id()).is_ok_and(|fd| {
+        let mut fds = [sys::interest(fd.as_raw_fd(), libc::POLLIN)];
+        sys::poll(&mut fds, Some(END)).is_ok() && fds[0].revents != 0
+    });
+    if !ended {
+        // The kernel then kills PID 1, whose parent it is. Errors: it is dead already.
+        drop(child.kill());
+    }
+    drop(child.wait());
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        drop(stderr.take(4096).read_to_end(&mut said));
+    }
+    let said = String::from_utf8_lossy(&said);
+    match said.trim() {
+        "" => String::new(),
+        text => format!(": {text}"),
+    }
+}

@@ -1,0 +1,195 @@
+//! The re-executed helper: namespaces, then a child that becomes PID 1 and the agent.
+
+use super::{
+    NOBODY, agent, agent_ids, landlock, limits, mounts,
+    proto::{self, Fault, Policy, Reply, Say},
+    seccomp, sys, sys_priv,
+};
+use std::{fs, io, os::unix::net::UnixStream, time::Duration};
+
+const NAMESPACES: [(libc::c_int, &str); 6] = [
+    (libc::CLONE_NEWNS, "mount namespace"),
+    (libc::CLONE_NEWPID, "pid namespace"),
+    (libc::CLONE_NEWNET, "network namespace"),
+    (libc::CLONE_NEWIPC, "ipc namespace"),
+    (libc::CLONE_NEWUTS, "uts namespace"),
+    (libc::CLONE_NEWCGROUP, "cgroup namespace"),
+];
+
+/// A host that is stopped must not hold the agent for good.
+const STALLED: Duration = Duration::from_secs(600);
+
+/// How the sandbox gets its privileges.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// As the real root, which becomes this user and group once the mounts stand.
+    Root(u32, u32),
+    /// As anyone, with the rights of an own user namespace.
+    Rootless {
+        /// Who may be the real root, without its rights.
+        root: bool,
+    },
+}
+
+/// Never returns to the embedding program.
+pub(super) fn main() -> ! {
+    // The host sees the end of the stream and the status; there is nobody else to tell.
+    let code = run().unwrap_or(1);
+    std::process::exit(code)
+}
+
+fn run() -> io::Result<i32> {
+    sys::die_with_parent()?;
+    sys::set_umask(0o022);
+    let mut sock = sys::take_stdin_socket()?;
+    let Some((policy, _)) = proto::receive::<Policy>(&mut sock)? else {
+        return Ok(0);
+    };
+    let start = match isolate(&policy) {
+        Ok(start) => start,
+        Err(fault) => return report(&mut sock, fault),
+    };
+    match sys::fork()? {
+        sys::Fork::Parent(pid) => {
+            drop(sock);
+            // PID 1 ends last of its namespace: when it is reaped, nothing of it is left.
+            sys::wait_for(pid).map(|status| i32::from(status != 0))
+        }
+        sys::Fork::Child => {
+            let ended = build(&policy, start).and_then(|(view, enforced)| {
+                agent::serve(&mut sock, &policy, &view, &enforced)
+                    .map_err(|e| Fault::setup("agent", e))
+            });
+            match ended {
+                Ok(()) => Ok(0),
+                Err(fault) => report(&mut sock, fault),
+            }
+        }
+    }
+}
+
+fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
+    let say = Say::Fault(fault);
+    proto::send(sock, &Reply { id: 0, say }, &[])?;
+    Ok(1)
+}
+
+fn isolate(p: &Policy) -> Result<Start, Fault> {
+    if p.version != proto::VERSION {
+        let why = format!(
+            "host speaks version {}, helper {}",
+            p.version,
+            proto::VERSION
+        );
+        return Err(Fault::setup("helper", why));
+    }
+    // Best effort: when memory runs out, the kernel should look here first.
+    drop(fs::write("/proc/self/oom_score_adj", "500"));
+    let start = match agent_ids() {
+        Some((uid, gid)) if sys_priv::can_administer() => Start::Root(uid, gid),
+        Some((uid, gid)) if sys_priv::can_change_uid() => {
+            sys_priv::become_user(uid, gid).map_err(|e| Fault::setup("change of user", e))?;
+            Start::Rootless { root: false }
+        }
+        _ => Start::Rootless {
+            root: sys_priv::uid() == 0,
+        },
+    };
+    if matches!(start, Start::Rootless { .. }) {
+        user_namespace()?;
+    }
+    for (flag, layer) in NAMESPACES {
+        sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
+    }
+    Ok(start)
+}
+
+/// A user namespace in which we are who we are, but never root, and nobody else exists.
+fn user_namespace() -> Result<(), Fault> {
+    let (uid, gid) = (sys_priv::uid(), sys_priv::gid());
+    let inside = |id: u32| if id == 0 { NOBODY } else { id };
+    let go = || {
+        // Not set after a change of uid, and without it our own /proc/self is not ours.
+        sys::set_dumpable(true)?;
+        sys::unshare(libc::CLONE_NEWUSER)?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{} {uid} 1", inside(uid)))?;
+        fs::write("/proc/self/gid_map", format!("{} {gid} 1", inside(gid)))?;
+        // A change of dumpability, like one of uid, may clear it.
+        sys::die_with_parent()
+    };
+    go().map_err(|e| namespace_fault("user namespace", &e))
+}
+
+pub(super) fn namespace_fault(layer: &str, e: &io::Error) -> Fault {
+    let says = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|s| s.trim() == value);
+    let fix = if says(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
+        "AppArmor forbids it here: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an \
+         AppArmor profile with `userns,` for this program"
+    } else if says("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sysctl kernel.unprivileged_userns_clone=1"
+    } else if says("/proc/sys/user/max_user_namespaces", "0") {
+        "sysctl user.max_user_namespaces=10000"
+    } else {
+        "in a container, allow unshare and mount: docker run --security-opt seccomp=unconfined \
+         --security-opt apparmor=unconfined, or seccompProfile: Unconfined in Kubernetes"
+    };
+    Fault::Unavailable {
+        layer: layer.into(),
+        reason: e.to_string(),
+        fix: fix.into(),
+    }
+}
+
+/// Everything that PID 1 does before it says hello. Gives back the view and what is in force.
+fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> {
+    let at = |stage: &'static str| move |e: io::Error| Fault::setup(stage, e);
+    sys::die_with_parent().map_err(at("parent"))?;
+    let ids = match start {
+        Start::Root(uid, gid) => (uid, gid),
+        Start::Rootless { .. } => (sys_priv::uid(), sys_priv::gid()),
+    };
+    sys::loopback_up().map_err(at("loopback"))?;
+    sys::set_hostname("sandbox").map_err(at("host name"))?;
+    let view = mounts::build(p, ids)?;
+    if matches!(start, Start::Root(..)) {
+        sys_priv::become_user(ids.0, ids.1).map_err(at("change of user"))?;
+        // The mounts stay with the old namespace: nobody inside has a right over them.
+        user_namespace()?;
+    }
+    sys_priv::drop_capabilities().map_err(at("capabilities"))?;
+    sys_priv::no_new_privs().map_err(|e| Fault::Unavailable {
+        layer: "no_new_privs".into(),
+        reason: e.to_string(),
+        fix: "use a kernel of 3.5 or later".into(),
+    })?;
+    if start == (Start::Rootless { root: true }) && p.limits.processes.is_some() {
+        limits::must_bind().map_err(at("limits"))??;
+    }
+    // Commands have the same uid; without this they could look into PID 1.
+    sys::set_dumpable(false).map_err(at("dumpable"))?;
+    sys::die_with_parent().map_err(at("parent"))?;
+    let abi = sys_priv::landlock_abi().map_err(|e| landlock::missing(&e))?;
+    sys_priv::seccomp_available().map_err(|e| seccomp::unavailable(&e.to_string()))?;
+    let mut enforced: Vec<String> = vec!["user namespace".into()];
+    enforced.extend(NAMESPACES.iter().map(|(_, name)| (*name).into()));
+    enforced.extend(["proc", "pivot_root", "no capabilities", "no_new_privs"].map(String::from));
+    enforced.push(format!("landlock abi {}", abi.min(landlock::NEWEST)));
+    enforced.push("seccomp".into());
+    enforced.push(match (&p.lower, &view.copy_reason) {
+        (None, _) => "empty workspace".into(),
+        (_, None) => "overlay workspace".into(),
+        (_, Some(why)) => format!("copied workspace ({why})"),
+    });
+    enforced.extend(limits::in_force(&p.limits).map_err(at("limits"))?);
+    Ok((agent::View::open(view).map_err(at("workspace"))?, enforced))
+}
+
+/// The time-outs of the agent's side of the stream.
+pub(super) fn bound(sock: &UnixStream) -> io::Result<()> {
+    sock.set_write_timeout(Some(STALLED))?;
+    sock.set_read_timeout(Some(STALLED))
+}

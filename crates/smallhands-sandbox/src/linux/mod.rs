@@ -1,0 +1,240 @@
+//! The native backend: namespaces, Landlock, seccomp and overlayfs, with no outside program and no
+//! privilege.
+//!
+//! A sandbox is a helper process, this very program started again, whose child is PID 1 of its own
+//! namespaces and serves the host over one socket. When the host dies, however, the socket ends,
+//! PID 1 ends, and the kernel ends everything below it.
+//!
+//! ```no_run
+//! use smallhands_sandbox::{RepoStore, Uncommitted, linux};
+//! use std::sync::Arc;
+//!
+//! fn main() -> Result<(), smallhands_sandbox::SandboxError> {
+//!     linux::init(); // First: this program is also the helper.
+//!     let store = Arc::new(RepoStore::open("/var/lib/app/store", "/usr/bin/git")?);
+//!     let base = store.import("/home/me/project".as_ref(), None, Uncommitted::Include)?;
+//!     let options = linux::NativeOptions::new(store, "/var/lib/app/state");
+//!     let backend = linux::NativeBackend::new(options)?;
+//!     // Then `backend.open(&spec, &cx)` with `base.commit` as the source.
+//!     # let _ = (base, backend);
+//!     Ok(())
+//! }
+//! ```
+
+mod agent;
+mod answer;
+mod at;
+mod changes;
+mod child;
+mod conn;
+mod den;
+mod files;
+mod helper;
+mod landlock;
+mod limits;
+mod mounts;
+mod output;
+mod probe;
+mod proto;
+mod running;
+mod sandbox;
+mod seccomp;
+mod sys;
+mod sys_mount;
+mod sys_priv;
+
+use crate::{
+    Capabilities, RepoStore, Sandbox, SandboxBackend, SandboxError, SandboxSpec, Snapshot,
+};
+use conn::Conn;
+use den::Den;
+use proto::Policy;
+use sandbox::{NativeSandbox, or_cancelled};
+use smallhands_core::{CallCx, async_trait};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// The argument that turns the program into the helper.
+const HOOK: &str = "__smallhands_sandbox_v1";
+/// Who agents are where we are root: `nobody`, which owns nothing.
+const NOBODY: u32 = 65534;
+
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// The hook: must be the first thing in `main`, before any thread is started.
+///
+/// In a sandbox's helper process it never returns. Elsewhere it returns at once, and allows
+/// [`NativeBackend`] to start this program again as a helper.
+pub fn init() {
+    if std::env::args_os().nth(1).is_some_and(|a| a == HOOK) {
+        helper::main();
+    }
+    INITIALISED.store(true, Ordering::SeqCst);
+}
+
+/// What agents run as, and their files belong to, where that is not who we are.
+pub(crate) fn agent_ids() -> Option<(u32, u32)> {
+    let mapped = |file: &str| {
+        std::fs::read_to_string(file).is_ok_and(|map| {
+            map.lines().any(|line| {
+                let mut n = line.split_whitespace().map(|n| n.parse::<u64>().ok());
+                match (n.next().flatten(), n.next().flatten(), n.next().flatten()) {
+                    (Some(first), Some(_), Some(len)) => {
+                        (first..first + len).contains(&u64::from(NOBODY))
+                    }
+                    _ => false,
+                }
+            })
+        })
+    };
+    // Root of a container without that user stays who it is.
+    let other =
+        sys_priv::uid() == 0 && mapped("/proc/self/uid_map") && mapped("/proc/self/gid_map");
+    other.then_some((NOBODY, NOBODY))
+}
+
+/// The mode of a directory above those of agents: closed, unless a root without its rights has to
+/// pass through as an agent.
+pub(crate) fn outer_mode() -> u32 {
+    if agent_ids().is_some() && !sys_priv::can_administer() {
+        0o711
+    } else {
+        0o700
+    }
+}
+
+/// What a [`NativeBackend`] works with.
+#[derive(Clone, Debug)]
+pub struct NativeOptions {
+    /// Where clean copies come from.
+    pub store: Arc<RepoStore>,
+    /// Where sandboxes keep their changed files while they are open; a disk with room.
+    pub state_dir: PathBuf,
+    /// The program to start as helper; none is this program, which must have called [`init`].
+    pub helper: Option<PathBuf>,
+    /// Copy the base into each sandbox even where an overlay would work.
+    pub always_copy: bool,
+}
+
+/// Sandboxes from what the Linux kernel offers to everyone.
+#[derive(Clone, Debug)]
+pub struct NativeBackend(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: NativeOptions,
+    den: Arc<Den>,
+}
+
+impl NativeOptions {
+    /// With this program as its own helper.
+    pub fn new(store: Arc<RepoStore>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            store,
+            state_dir: state_dir.into(),
+            helper: None,
+            always_copy: false,
+        }
+    }
+}
+
+impl NativeBackend {
+    /// Prepares the state directory, and removes there what dead processes left. Blocks shortly.
+    ///
+    /// # Errors
+    /// The state directory cannot be used.
+    pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
+        let den = Arc::new(Den::open(&options.state_dir)?);
+        Ok(Self(Arc::new(Inner { options, den })))
+    }
+
+    /// The store that its clean copies come from.
+    pub fn store(&self) -> &Arc<RepoStore> {
+        &self.0.options.store
+    }
+}
+
+impl Inner {
+    fn helper(&self) -> Result<PathBuf, SandboxError> {
+        match &self.options.helper {
+            Some(program) => Ok(program.clone()),
+            None if INITIALISED.load(Ordering::SeqCst) => Ok("/proc/self/exe".into()),
+            None => Err(SandboxError::NotInitialised),
+        }
+    }
+
+    /// A new agent on a clean copy.
+    async fn start(&self, spec: &SandboxSpec) -> Result<Conn, SandboxError> {
+        let helper = self.helper()?;
+        let lower = match &spec.source {
+            Some(source) => {
+                let (store, commit) = (self.options.store.clone(), source.commit.clone());
+                Some(crate::blocking(move || store.checkout(&commit)).await?)
+            }
+            None => None,
+        };
+        self.start_on(helper, spec, lower.as_deref()).await
+    }
+
+    async fn start_on(
+        &self,
+        helper: PathBuf,
+        spec: &SandboxSpec,
+        lower: Option<&Path>,
+    ) -> Result<Conn, SandboxError> {
+        let private = self.den.private()?;
+        let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+        let absolute = |p: &Path| {
+            std::path::absolute(p).map_err(|e| SandboxError::Setup {
+                stage: format!("path {}", p.display()),
+                reason: e.to_string(),
+            })
+        };
+        let policy = Policy {
+            version: proto::VERSION,
+            private: bytes(&absolute(private.path())?),
+            lower: lower.map(absolute).transpose()?.map(|p| bytes(&p)),
+            copy: self.options.always_copy,
+            read_only: spec.read_only.iter().map(|p| bytes(p)).collect(),
+            limits: spec.limits.clone(),
+        };
+        Conn::open(helper, policy, private).await
+    }
+}
+
+#[async_trait]
+impl SandboxBackend for NativeBackend {
+    fn name(&self) -> &'static str {
+        "linux"
+    }
+
+    async fn probe(&self) -> Capabilities {
+        probe::probe(&self.0).await
+    }
+
+    async fn open(
+        &self,
+        spec: &SandboxSpec,
+        cx: &CallCx,
+    ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        // Before the clean copy is made: without a helper there is no use for one.
+        self.0.helper()?;
+        let from = match &spec.from {
+            Some(blob) => Some(Snapshot::load(blob, &*cx.ambient().blobs).await?),
+            None => None,
+        };
+        let conn = or_cancelled(self.0.start(spec), cx).await??;
+        let clock = cx.ambient().clock.clone();
+        let sandbox = NativeSandbox::new(self.0.clone(), spec.clone(), clock, conn);
+        if let Some(snapshot) = from {
+            sandbox.put(&snapshot, &*cx.ambient().blobs).await?;
+        }
+        Ok(Box::new(sandbox))
+    }
+}

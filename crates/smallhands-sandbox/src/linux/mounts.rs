@@ -1,0 +1,309 @@
+//! The file system that a sandbox sees, built from nothing.
+
+use super::{
+    proto::{Fault, Policy},
+    sys_mount,
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::symlink},
+    },
+    path::{Path, PathBuf},
+};
+
+const RO: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+const NODE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+const TMPFS: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
+
+/// Directories of the system; a symbolic link on the host is one here.
+const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"];
+/// What programs need of `/etc` and no secret lies in.
+const ETC: [&str; 12] = [
+    "alternatives",
+    "ca-certificates",
+    "crypto-policies",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/certs",
+];
+pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// Places that only the sandbox itself fills.
+const OURS: [&str; 4] = ["/work", "/proc", "/dev", "/sys"];
+
+/// What was built, still below the old root.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The workspace is an overlay; else a directory that holds everything.
+    pub(super) overlay: bool,
+    /// Why it is not, if there is a base.
+    pub(super) copy_reason: Option<String>,
+    pub(super) upper: OwnedFd,
+    pub(super) lower: Option<OwnedFd>,
+    /// What may be read.
+    pub(super) readable: Vec<String>,
+}
+
+fn step<T>(stage: &str, r: io::Result<T>) -> Result<T, Fault> {
+    r.map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOSYS) => Fault::Unavailable {
+            layer: "mount namespace".into(),
+            reason: format!("{stage}: {e}"),
+            fix: "use a kernel of 5.13 or later".into(),
+        },
+        _ => Fault::setup(stage, e),
+    })
+}
+
+/// Where an absolute path of the sandbox is now.
+fn inside(path: &Path) -> PathBuf {
+    let mut p = OsString::from("root");
+    p.push(path);
+    p.into()
+}
+
+/// Builds everything below `root` in the private directory, which becomes the working directory.
+pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    let r = sys_mount::mount("none", "/", "none", private, "");
+    r.map_err(|e| super::helper::namespace_fault("mount namespace", &e))?;
+    step(
+        "private directory",
+        std::env::set_current_dir(OsStr::from_bytes(&p.private)),
+    )?;
+    step(
+        "root",
+        sys_mount::mount(
+            "tmpfs",
+            "root",
+            "tmpfs",
+            TMPFS,
+            "mode=755,size=16m,nr_inodes=16k",
+        ),
+    )?;
+    let mut readable = vec!["/etc".to_owned(), "/proc".to_owned()];
+    system(&mut readable)?;
+    step("/etc", etc(ids))?;
+    step("/dev", dev())?;
+    step("/tmp", tmp(p.limits.tmp_bytes))?;
+    for path in &p.read_only {
+        extra(Path::new(OsStr::from_bytes(path)), &mut readable)?;
+    }
+    let (overlay, copy_reason) = workspace(p)?;
+    let open = |name: &str| step(name, fs::File::open(name).map(OwnedFd::from));
+    let view = View {
+        overlay,
+        copy_reason,
+        upper: open("upper")?,
+        lower: p.lower.as_ref().map(|_| open("lower")).transpose()?,
+        readable,
+    };
+    proc()?;
+    step("root", sys_mount::make_read_only("root"))?;
+    step("root", std::env::set_current_dir("root"))?;
+    sys_mount::pivot_here().map_err(|e| Fault::Unavailable {
+        layer: "pivot_root".into(),
+        reason: e.to_string(),
+        fix: "start the program from a root file system that is not the initial ramdisk".into(),
+    })?;
+    Ok(view)
+}
+
+fn system(readable: &mut Vec<String>) -> Result<(), Fault> {
+    for name in SYSTEM {
+        let host = PathBuf::from(format!("/{name}"));
+        let Ok(meta) = host.symlink_metadata() else {
+            continue;
+        };
+        let here = inside(&host);
+        if meta.is_symlink() {
+            let target = step(name, fs::read_link(&host))?;
+            step(name, symlink(target, here))?;
+        } else if meta.is_dir() {
+            step(name, fs::create_dir(&here))?;
+            step(
+                name,
+                sys_mount::bind(host.as_os_str(), here.as_os_str(), RO),
+            )?;
+            readable.push(format!("/{name}"));
+        }
+    }
+    Ok(())
+}
+
+/// Binds a file or directory of the host at the same path.
+fn same_path(path: &Path, attrs: u64) -> io::Result<()> {
+    let here = inside(path);
+    if fs::metadata(path)?.is_dir() {
+        fs::create_dir_all(&here)?;
+    } else {
+        fs::create_dir_all(here.parent().unwrap_or(Path::new("root")))?;
+        fs::File::create(&here)?;
+    }
+    sys_mount::bind(path.as_os_str(), here.as_os_str(), attrs)
+}
+
+fn etc((uid, gid): (u32, u32)) -> io::Result<()> {
+    fs::create_dir("root/etc")?;
+    let etc = Path::new("/etc");
+    let mut shown: Vec<PathBuf> = ETC.iter().map(|name| etc.join(name)).collect();
+    // Debian keeps a part of each Java there without which it does not start.
+    let java = |e: &fs::DirEntry| e.file_name().as_bytes().starts_with(b"java-");
+    let others = fs::read_dir(etc)?.flatten().filter(java);
+    shown.extend(others.map(|e| e.path()));
+    for host in shown.iter().filter(|p| p.exists()) {
+        same_path(host, RO)?;
+    }
+    let passwd =
+        format!("root:x:0:0::/:/usr/sbin/nologin\nagent:x:{uid}:{gid}::/tmp/home:/bin/sh\n");
+    fs::write("root/etc/passwd", passwd)?;
+    fs::write("root/etc/group", format!("root:x:0:\nagent:x:{gid}:\n"))?;
+    fs::write("root/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
+    fs::write("root/etc/hostname", "sandbox\n")?;
+    let files = "passwd: files\ngroup: files\nhosts: files\nprotocols: files\nservices: files\n";
+    fs::write("root/etc/nsswitch.conf", files)
+}
+
+fn dev() -> io::Result<()> {
+    fs::create_dir("root/dev")?;
+    for name in DEVICES {
+        same_path(&Path::new("/dev").join(name), NODE)?;
+    }
+    symlink("/proc/self/fd", "root/dev/fd")?;
+    for (name, fd) in [("stdin", 0), ("stdout", 1), ("stderr", 2)] {
+        symlink(format!("/proc/self/fd/{fd}"), format!("root/dev/{name}"))?;
+    }
+    fs::create_dir("root/dev/shm")?;
+    let shm = "mode=1777,size=64m,nr_inodes=16k";
+    sys_mount::mount(
+        "tmpfs",
+        "root/dev/shm",
+        "tmpfs",
+        TMPFS | libc::MS_NOEXEC,
+        shm,
+    )
+}
+
+fn tmp(bytes: u64) -> io::Result<()> {
+    fs::create_dir("root/tmp")?;
+    fs::create_dir("root/var")?;
+    symlink("/tmp", "root/var/tmp")?;
+    // At least a page, or tmpfs would take 0 for no limit.
+    let (bytes, inodes) = (bytes.max(4096), (bytes / 4096).clamp(1024, 262_144));
+    let options = format!("mode=1777,size={bytes},nr_inodes={inodes}");
+    sys_mount::mount("tmpfs", "root/tmp", "tmpfs", TMPFS, &options)
+}
+
+fn extra(path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
+    let shown = path.display().to_string();
+    let bad = |reason: &str| Fault::Path {
+        path: shown.clone(),
+        reason: reason.into(),
+    };
+    let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
+    if !plain || path == Path::new("/") {
+        return Err(bad(
+            "a read-only path is absolute, without `..`, and not the root",
+        ));
+    }
+    if OURS.iter().any(|o| path.starts_with(o)) || path == Path::new("/tmp") {
+        return Err(bad("the sandbox keeps this place for itself"));
+    }
+    if SYSTEM
+        .iter()
+        .any(|s| path.starts_with(Path::new("/").join(s)))
+    {
+        return Ok(());
+    }
+    // A second name for something that is shown already needs no mount of its own.
+    if readable.iter().any(|r| r != "/etc" && path.starts_with(r)) {
+        return Ok(());
+    }
+    same_path(path, RO).map_err(|e| Fault::setup(format!("read-only path {shown}"), e))?;
+    readable.push(shown);
+    Ok(())
+}
+
+/// An overlay on the base, or a plain directory where there is none or an overlay is refused.
+fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
+    step("/work", fs::create_dir("root/work"))?;
+    let plain = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let whole = || {
+        step(
+            "/work",
+            sys_mount::bind("upper".as_ref(), "root/work".as_ref(), plain),
+        )
+    };
+    let Some(lower) = &p.lower else {
+        whole()?;
+        return Ok((false, None));
+    };
+    // A bind of its own gives the base a short relative name, whatever its path has in it.
+    step(
+        "base",
+        sys_mount::bind(OsStr::from_bytes(lower), "lower".as_ref(), RO),
+    )?;
+    if p.copy {
+        whole()?;
+        return Ok((false, Some("asked for".into())));
+    }
+    // `userxattr` also where root mounts: the agent, without capabilities, can read it.
+    let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr";
+    match sys_mount::mount("overlay", "root/work", "overlay", TMPFS, options) {
+        Ok(()) => Ok((true, None)),
+        Err(e) => {
+            whole()?;
+            Ok((false, Some(format!("overlayfs: {e}"))))
+        }
+    }
+}
+
+fn proc() -> Result<(), Fault> {
+    step("/proc", fs::create_dir("root/proc"))?;
+    let flags = TMPFS | libc::MS_NOEXEC;
+    sys_mount::mount("proc", "root/proc", "proc", flags, "").map_err(|e| Fault::Unavailable {
+        layer: "proc".into(),
+        reason: format!("a fresh /proc cannot be mounted: {e}"),
+        fix: "in a container, unmask /proc: docker run --security-opt systempaths=unconfined, or \
+              procMount: Unmasked in Kubernetes"
+            .into(),
+    })?;
+    for name in ["sys", "irq", "bus", "fs", "acpi", "scsi", "sysrq-trigger"] {
+        let path = format!("root/proc/{name}");
+        if Path::new(&path).exists() {
+            step(
+                &path,
+                sys_mount::bind(path.as_ref(), path.as_ref(), RO | libc::MOUNT_ATTR_NOEXEC),
+            )?;
+        }
+    }
+    for name in [
+        "kcore",
+        "keys",
+        "kmsg",
+        "kallsyms",
+        "timer_list",
+        "sched_debug",
+    ] {
+        let path = format!("root/proc/{name}");
+        if Path::new(&path).exists() {
+            step(
+                &path,
+                sys_mount::bind(
+                    "root/dev/null".as_ref(),
+                    path.as_ref(),
+                    RO & !libc::MOUNT_ATTR_NODEV,
+                ),
+            )?;
+        }
+    }
+    Ok(())
+}

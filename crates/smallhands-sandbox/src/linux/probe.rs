@@ -1,0 +1,130 @@
+//! What works here, found out by doing it.
+
+use super::{Inner, proto::Command};
+use crate::{Capabilities, Layer, SandboxError, SandboxSpec};
+use std::fs;
+
+/// In the order in which the helper sets them up.
+const LAYERS: [&str; 12] = [
+    "user namespace",
+    "mount namespace",
+    "pid namespace",
+    "network namespace",
+    "ipc namespace",
+    "uts namespace",
+    "cgroup namespace",
+    "proc",
+    "pivot_root",
+    "no_new_privs",
+    "landlock",
+    "seccomp",
+];
+
+/// Opens a throw-away sandbox on an empty base, and runs a command in it.
+pub(super) async fn probe(inner: &Inner) -> Capabilities {
+    let tried = attempt(inner).await;
+    let mut layers = match &tried {
+        Ok(enforced) => LAYERS.iter().map(|name| works(name, enforced)).collect(),
+        Err(e) => broken(e),
+    };
+    layers.push(overlay(&tried));
+    layers.push(Layer {
+        name: "rlimits".into(),
+        works: tried.is_ok(),
+        required: true,
+        detail: "memory, cpu time, file size, open files, processes".into(),
+    });
+    layers.push(Layer {
+        name: "cgroups".into(),
+        works: false,
+        required: false,
+        detail: "not used yet: memory and cpu are limited per process, not per sandbox".into(),
+    });
+    Capabilities { layers }
+}
+
+/// What was in force around a command that ran.
+async fn attempt(inner: &Inner) -> Result<Vec<String>, SandboxError> {
+    let helper = inner.helper()?;
+    let base = inner.den.private()?;
+    let lower = base.path().join("upper");
+    let spec = SandboxSpec::default();
+    let conn = inner.start_on(helper, &spec, Some(&lower)).await?;
+    let (id, coming) = conn.begin(0, None);
+    let command = Command {
+        argv: vec!["/usr/bin/true".into()],
+        env: Vec::new(),
+        cwd: String::new(),
+        deadline_ms: 5000,
+        stdin_len: 0,
+    };
+    // Whether that can be started does not matter: the layers come before it.
+    conn.send(id, super::proto::Ask::Exec(command), &[]).await?;
+    let answer = conn.wait(coming).await;
+    let enforced = conn.enforced.clone();
+    conn.close().await;
+    answer.map(|_| enforced)
+}
+
+fn works(name: &str, enforced: &[String]) -> Layer {
+    let detail = enforced.iter().find(|e| e.starts_with(name));
+    Layer {
+        name: name.into(),
+        works: detail.is_some(),
+        required: true,
+        detail: detail.map_or_else(|| "not in force".into(), |d| format!("tried: {d}")),
+    }
+}
+
+fn broken(e: &SandboxError) -> Vec<Layer> {
+    let culprit = match e {
+        SandboxError::Unavailable { layer, .. } => layer.as_str(),
+        _ => "helper",
+    };
+    let at = LAYERS.iter().position(|l| *l == culprit);
+    let mut layers: Vec<Layer> = LAYERS
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Layer {
+            name: (*name).into(),
+            works: at.is_some_and(|at| i < at),
+            required: true,
+            detail: match at {
+                Some(at) if i < at => "tried".into(),
+                Some(at) if i == at => e.to_string(),
+                _ => "not reached".into(),
+            },
+        })
+        .collect();
+    if at.is_none() {
+        layers.insert(
+            0,
+            Layer {
+                name: culprit.into(),
+                works: false,
+                required: true,
+                detail: e.to_string(),
+            },
+        );
+    }
+    layers
+}
+
+fn overlay(tried: &Result<Vec<String>, SandboxError>) -> Layer {
+    let (works, detail) = match tried {
+        Ok(enforced) => match enforced.iter().find(|e| e.contains("workspace")) {
+            Some(how) => (how.starts_with("overlay"), how.clone()),
+            None => (false, "not in force".into()),
+        },
+        Err(_) if fs::read_to_string("/proc/filesystems").is_ok_and(|f| f.contains("overlay")) => {
+            (false, "known to the kernel, not reached".into())
+        }
+        Err(_) => (false, "not known to the kernel".into()),
+    };
+    Layer {
+        name: "overlayfs".into(),
+        works,
+        required: false,
+        detail: format!("{detail}; without it each sandbox copies its base"),
+    }
+}

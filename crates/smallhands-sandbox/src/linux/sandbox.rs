@@ -1,0 +1,380 @@
+//! A sandbox as its user sees it.
+
+use super::{
+    Inner,
+    answer::{Answer, Coming, Live},
+    conn::Conn,
+    proto::{Ask, CHUNK, Command, How},
+};
+use crate::{
+    Change, DirEntry, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError, SandboxSpec,
+    Snapshot,
+};
+use smallhands_core::{BlobRef, BlobStore, BoxFuture, CallCx, Cancelled, Clock, async_trait};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::{Mutex, RwLock, mpsc};
+
+/// How much later than the agent the host acts on a deadline.
+const GRACE: Duration = Duration::from_secs(5);
+/// More than any kernel takes as arguments, less than a frame holds.
+const MAX_ARGUMENTS: usize = 4 << 20;
+/// A longer deadline is taken for none; no clock is asked for more.
+const MAX_DEADLINE: Duration = Duration::from_secs(30 * 24 * 3600);
+const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A [`Sandbox`] of the native backend.
+#[derive(Debug)]
+pub(super) struct NativeSandbox {
+    backend: Arc<Inner>,
+    spec: SandboxSpec,
+    clock: Arc<dyn Clock>,
+    /// Replaced by a restore.
+    conn: RwLock<Conn>,
+    /// Held while a command runs or the files as a whole are looked at.
+    turn: Mutex<()>,
+}
+
+impl NativeSandbox {
+    pub(super) fn new(
+        backend: Arc<Inner>,
+        spec: SandboxSpec,
+        clock: Arc<dyn Clock>,
+        conn: Conn,
+    ) -> Self {
+        Self {
+            backend,
+            spec,
+            clock,
+            conn: RwLock::new(conn),
+            turn: Mutex::new(()),
+        }
+    }
+
+    fn base(&self) -> Option<String> {
+        self.spec.source.as_ref().map(|s| s.commit.clone())
+    }
+
+    /// A snapshot's changes, if it is one of our base.
+    async fn changes_of(
+        &self,
+        snapshot: &Snapshot,
+        blobs: &dyn BlobStore,
+    ) -> Result<Vec<Change<Vec<u8>>>, SandboxError> {
+        if snapshot.base != self.base() {
+            return Err(SandboxError::Setup {
+                stage: "snapshot".into(),
+                reason: format!(
+                    "it was taken of {:?}, and this sandbox starts from {:?}",
+                    snapshot.base,
+                    self.base()
+                ),
+            });
+        }
+        snapshot.changes(blobs).await
+    }
+
+    /// Puts a snapshot on top of the clean base.
+    pub(super) async fn put(
+        &self,
+        snapshot: &Snapshot,
+        blobs: &dyn BlobStore,
+    ) -> Result<(), SandboxError> {
+        let changes = self.changes_of(snapshot, blobs).await?;
+        self.conn.read().await.apply(changes).await
+    }
+
+    async fn changes(&self) -> Result<Vec<Change<Vec<u8>>>, SandboxError> {
+        let _turn = self.turn.lock().await;
+        let conn = self.conn.read().await;
+        Ok(conn.call(Ask::Changes, &[]).await?.changes)
+    }
+
+    async fn call(&self, path: &str, ask: Ask, bytes: &[u8]) -> Result<Answer, SandboxError> {
+        if path.len() > libc::PATH_MAX as usize {
+            return Err(SandboxError::Path {
+                path: path.chars().take(80).collect(),
+                reason: "it is too long".into(),
+            });
+        }
+        self.conn.read().await.call(ask, bytes).await
+    }
+
+    /// The minimal environment, then the sandbox's, then the command's; later ones win.
+    fn environment(&self, what: &Invocation) -> Vec<(String, String)> {
+        let bins = self.spec.read_only.iter().map(|p| p.join("bin"));
+        let mut path: Vec<String> = bins
+            .filter(|p| p.is_dir())
+            .map(|p| p.to_string_lossy().into_owned())
+            .collect();
+        path.push(SYSTEM_PATH.into());
+        let minimal = [
+            ("PATH", path.join(":").as_str()),
+            ("HOME", "/tmp/home"),
+            ("LANG", "C.UTF-8"),
+            ("TERM", "dumb"),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let mut env = Vec::from(minimal);
+        for (k, v) in self.spec.env.iter().chain(&what.env) {
+            env.retain(|(have, _)| have != k);
+            env.push((k.clone(), v.clone()));
+        }
+        env
+    }
+
+    fn command(&self, what: &Invocation, cx: &CallCx) -> Command {
+        let left = cx
+            .deadline()
+            .map(|at| at.saturating_sub(self.clock.monotonic()));
+        let deadline = left.map_or(what.deadline, |left| left.min(what.deadline));
+        Command {
+            argv: what.argv.clone(),
+            env: self.environment(what),
+            cwd: what.cwd.clone(),
+            deadline_ms: deadline.min(MAX_DEADLINE).as_millis() as u64,
+            stdin_len: what.stdin.len() as u64,
+        }
+    }
+}
+
+/// Cancels a command whose caller stopped waiting.
+struct Guard<'a>(&'a Conn, Option<u64>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.1 {
+            self.0.cancel(id);
+        }
+    }
+}
+
+/// What the wait for a command wakes up for.
+enum Event {
+    Live(Live),
+    Over(Box<Result<Answer, SandboxError>>),
+    Cancelled,
+    TooLate,
+}
+
+struct Waiting<'a> {
+    conn: &'a Conn,
+    live: mpsc::Receiver<Live>,
+    coming: Coming,
+    cancelled: Option<Pin<Box<Cancelled>>>,
+    too_late: BoxFuture<'static, ()>,
+}
+
+impl Waiting<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(Some(some)) = self.live.poll_recv(cx) {
+            return Poll::Ready(Event::Live(some));
+        }
+        if let Poll::Ready(answer) = Pin::new(&mut self.coming).poll(cx) {
+            let answer = answer.unwrap_or_else(|_| Err(self.conn.lost()));
+            return Poll::Ready(Event::Over(Box::new(answer)));
+        }
+        if let Some(c) = &mut self.cancelled
+            && c.as_mut().poll(cx).is_ready()
+        {
+            self.cancelled = None;
+            return Poll::Ready(Event::Cancelled);
+        }
+        self.too_late.as_mut().poll(cx).map(|()| Event::TooLate)
+    }
+}
+
+async fn run(
+    mut wait: Waiting<'_>,
+    id: u64,
+    live: OutputSink<'_>,
+    clock: &dyn Clock,
+) -> Result<Answer, SandboxError> {
+    let mut show = |(stderr, bytes): Live| live(if stderr { "stderr" } else { "stdout" }, &bytes);
+    loop {
+        match poll_fn(|cx| wait.poll(cx)).await {
+            Event::Live(some) => show(some),
+            Event::Over(answer) => {
+                while let Ok(some) = wait.live.try_recv() {
+                    show(some);
+                }
+                return *answer;
+            }
+            Event::Cancelled => {
+                wait.conn.cancel(id);
+                wait.too_late = clock.sleep(GRACE);
+            }
+            Event::TooLate => {
+                wait.conn.kill();
+                return Err(SandboxError::Lost(
+                    "the agent did not end a command in time and was killed".into(),
+                ));
+            }
+        }
+    }
+}
+
+fn not_started(why: &str, conn: &Conn) -> Execution {
+    Execution {
+        ended: Ended::NotStarted(why.into()),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+        cut_bytes: 0,
+        wall: Duration::ZERO,
+        enforced: conn.enforced.clone(),
+    }
+}
+
+/// Waits for something, unless the call is cancelled first.
+pub(super) async fn or_cancelled<T>(
+    f: impl Future<Output = T>,
+    cx: &CallCx,
+) -> Result<T, SandboxError> {
+    let (mut f, mut cancelled) = (pin!(f), pin!(cx.cancel().cancelled()));
+    poll_fn(|task| {
+        if cancelled.as_mut().poll(task).is_ready() {
+            return Poll::Ready(Err(SandboxError::Cancelled));
+        }
+        f.as_mut().poll(task).map(Ok)
+    })
+    .await
+}
+
+#[async_trait]
+impl Sandbox for NativeSandbox {
+    async fn exec(
+        &self,
+        what: &Invocation,
+        live: OutputSink<'_>,
+        cx: &CallCx,
+    ) -> Result<Execution, SandboxError> {
+        let _turn = or_cancelled(self.turn.lock(), cx).await?;
+        let conn = or_cancelled(self.conn.read(), cx).await?;
+        let command = self.command(what, cx);
+        let texts = command.env.iter().map(|(k, v)| k.len() + v.len());
+        let size = texts
+            .chain(command.argv.iter().map(String::len))
+            .sum::<usize>();
+        if size + command.cwd.len() > MAX_ARGUMENTS {
+            return Ok(not_started("the arguments are too long", &conn));
+        }
+        let (tell, told) = mpsc::channel(256);
+        let (id, coming) = conn.begin(what.max_output, Some(tell));
+        let mut guard = Guard(&conn, Some(id));
+        let limit = Duration::from_millis(command.deadline_ms).saturating_add(GRACE);
+        conn.send(id, Ask::Exec(command), &[]).await?;
+        for chunk in what.stdin.chunks(CHUNK) {
+            conn.send(id, Ask::Stdin, chunk).await?;
+        }
+        let wait = Waiting {
+            conn: &conn,
+            live: told,
+            coming,
+            cancelled: Some(Box::pin(cx.cancel().cancelled())),
+            too_late: self.clock.sleep(limit),
+        };
+        let answer = run(wait, id, live, &*self.clock).await;
+        guard.1 = None;
+        let Answer { ended, kept, .. } = answer?;
+        let (ended, wall) = match ended {
+            Some((How::Ended(ended), wall)) => (ended, wall),
+            Some((How::Cancelled, _)) => return Err(SandboxError::Cancelled),
+            None => {
+                return Err(SandboxError::Lost(
+                    "a command ended without a result".into(),
+                ));
+            }
+        };
+        let [(stdout, cut_out), (stderr, cut_err)] = kept.map(super::output::Ring::take);
+        Ok(Execution {
+            ended,
+            stdout,
+            stderr,
+            cut_bytes: cut_out + cut_err,
+            wall,
+            enforced: conn.enforced.clone(),
+        })
+    }
+
+    async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError> {
+        let ask = Ask::Read { path: path.into() };
+        Ok(self.call(path, ask, &[]).await?.data)
+    }
+
+    async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), SandboxError> {
+        let part = |first| Ask::Write {
+            path: path.into(),
+            first,
+        };
+        let (head, rest) = bytes.split_at(bytes.len().min(CHUNK));
+        self.call(path, part(true), head).await?;
+        for chunk in rest.chunks(CHUNK) {
+            self.call(path, part(false), chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), SandboxError> {
+        let ask = Ask::Remove { path: path.into() };
+        self.call(path, ask, &[]).await.map(drop)
+    }
+
+    async fn list(&self, dir: &str) -> Result<Vec<DirEntry>, SandboxError> {
+        let mut entries = self
+            .call(dir, Ask::List { dir: dir.into() }, &[])
+            .await?
+            .entries;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    async fn snapshot(&self, into: &dyn BlobStore) -> Result<BlobRef, SandboxError> {
+        Snapshot::save(self.base(), self.changes().await?, into).await
+    }
+
+    async fn restore(
+        &self,
+        to: Option<&BlobRef>,
+        from: &dyn BlobStore,
+    ) -> Result<(), SandboxError> {
+        let changes = match to {
+            Some(blob) => {
+                let snapshot = Snapshot::load(blob, from).await?;
+                self.changes_of(&snapshot, from).await?
+            }
+            None => Vec::new(),
+        };
+        let _turn = self.turn.lock().await;
+        // A new agent on a new copy, rather than an attempt to undo what commands did.
+        let fresh = self.backend.start(&self.spec).await?;
+        fresh.apply(changes).await?;
+        let old = std::mem::replace(&mut *self.conn.write().await, fresh);
+        old.close().await;
+        Ok(())
+    }
+
+    async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let changes = self.changes().await?;
+        let conn = self.backend.start(&self.spec).await?;
+        conn.apply(changes).await?;
+        let (backend, clock) = (self.backend.clone(), self.clock.clone());
+        Ok(Box::new(Self::new(backend, self.spec.clone(), clock, conn)))
+    }
+
+    async fn diff(&self) -> Result<String, SandboxError> {
+        let changes = self.changes().await?;
+        let (store, base) = (self.backend.options.store.clone(), self.base());
+        crate::blocking(move || store.diff(base.as_deref(), &changes)).await
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), SandboxError> {
+        self.conn.read().await.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Who a process is and what it may do, and giving that up.
+#![allow(unsafe_code)]
+
+use super::sys::{check, check_long, prctl};
+use std::{io, ptr};
+
+pub(super) fn no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+const CAP_V3: u32 = 0x2008_0522;
+const CAP_SETUID: u32 = 7;
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn effective(cap: u32) -> bool {
+    let mut head = CapHeader {
+        version: CAP_V3,
+        pid: 0,
+    };
+    let mut data: [CapData; 2] = Default::default();
+    // SAFETY: header and the two data words of version 3 live across the call.
+    let r = unsafe { libc::syscall(libc::SYS_capget, &raw mut head, data.as_mut_ptr()) };
+    r == 0 && data[0].effective & (1 << cap) != 0
+}
+
+pub(super) fn can_administer() -> bool {
+    effective(CAP_SYS_ADMIN)
+}
+
+pub(super) fn can_change_uid() -> bool {
+    effective(CAP_SETUID)
+}
+
+/// Gives up every capability for good, the bounding set and the special rights of uid 0 too.
+pub(super) fn drop_capabilities() -> io::Result<()> {
+    for cap in 0..64 {
+        if prctl(libc::PR_CAPBSET_DROP, cap, 0).is_err() {
+            // The first number that this kernel does not know; 0 must work.
+            if cap == 0 {
+                return Err(io::Error::last_os_error());
+            }
+            break;
+        }
+    }
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
+    prctl(libc::PR_CAP_AMBIENT, clear, 0)?;
+    // NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE and all four locks.
+    prctl(libc::PR_SET_SECUREBITS, 0xef, 0)?;
+    let mut head = CapHeader {
+        version: CAP_V3,
+        pid: 0,
+    };
+    let data: [CapData; 2] = Default::default();
+    // SAFETY: header and the two data words of version 3 live across the call.
+    let r = unsafe { libc::syscall(libc::SYS_capset, &raw mut head, data.as_ptr()) };
+    check_long(r).map(drop)
+}
+
+pub(super) fn uid() -> u32 {
+    // SAFETY: cannot fail and takes nothing.
+    unsafe { libc::geteuid() }
+}
+
+pub(super) fn gid() -> u32 {
+    // SAFETY: cannot fail and takes nothing.
+    unsafe { libc::getegid() }
+}
+
+/// Becomes another user and group for good, with no other groups.
+pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: an empty list; plain integers after it.
+    check(unsafe { libc::setgroups(0, ptr::null()) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+}
+
+/// The version of Landlock that the kernel offers.
+pub(super) fn landlock_abi() -> io::Result<i32> {
+    const VERSION: libc::c_uint = 1;
+    let none = ptr::null::<libc::c_void>();
+    // SAFETY: no attribute is passed, as the query of the version asks for.
+    let r = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    Ok(check_long(r)? as i32)
+}
+
+/// Whether the kernel can answer a filtered system call with an error.
+pub(super) fn seccomp_available() -> io::Result<()> {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: `action` lives across the call.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    })
+    .map(drop)
+}
+
+/// Installs a filter that is not made by seccompiler; `no_new_privs` must be set.
+pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let prog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `prog` points to a live slice of the given length; the kernel copies it.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const prog,
+        )
+    })
+    .map(drop)
+}

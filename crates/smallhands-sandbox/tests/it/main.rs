@@ -1,0 +1,90 @@
+//! One binary, because the helper is this very program: its `main` calls the hook first.
+
+#![allow(clippy::unwrap_used)] // A test binary of its own: clippy sees no #[test] in it.
+
+mod attacks;
+mod exec;
+mod files;
+mod hosts;
+mod repos;
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+
+macro_rules! trials {
+    ($($module:ident :: { $($name:ident),* $(,)? }),* $(,)?) => {
+        vec![$($(Trial::test(concat!(stringify!($module), "::", stringify!($name)), || {
+            $module::$name();
+            Ok(())
+        })),*),*]
+    };
+}
+
+fn main() {
+    smallhands_sandbox::linux::init();
+    if hosts::other_role() {
+        return;
+    }
+    let args = Arguments::from_args();
+    let mut trials = trials![
+        exec::{
+            ends_as_it_ends,
+            reads_its_input,
+            nothing_outlives_the_deadline,
+            background_output_does_not_hold_it,
+            output_is_capped_and_counted,
+            the_environment_is_made_not_inherited,
+            cancelling_kills,
+            a_dropped_call_is_cancelled,
+            commands_wait_for_each_other,
+            what_was_in_force_is_listed,
+        },
+        files::{
+            reads_and_writes,
+            paths_stay_inside,
+            snapshots_carry_everything,
+            snapshots_carry_everything_without_an_overlay,
+            a_diff_applies,
+            files_become_directories_and_back,
+            an_empty_sandbox_works,
+            unreadable_files_are_saved_too,
+            a_hostile_tree_is_removed,
+            the_base_never_changes,
+            copies_start_without_an_index_of_the_user,
+        },
+        attacks::{
+            host_files_are_not_there,
+            the_system_is_read_only,
+            the_kernel_is_not_configurable,
+            there_is_no_network,
+            abstract_sockets_of_the_host_are_out_of_reach,
+            dangerous_calls_are_denied,
+            privileges_are_gone,
+            other_processes_are_out_of_reach,
+            limits_bind,
+            a_fork_bomb_ends_with_its_command,
+            an_output_flood_does_not_fill_the_host,
+            read_only_paths_are_shown_and_refused,
+            landlock_is_in_force,
+            mounts_are_restricted,
+        },
+        hosts::{
+            twenty_at_once,
+            probe_tries_every_layer,
+            a_helper_that_is_none_is_an_error,
+            a_lost_agent_is_said_to_be_lost,
+            nothing_survives_the_host,
+        },
+        repos::{
+            an_import_leaves_the_repository_alone,
+            older_revisions_and_subdirectories,
+            what_is_no_repository_is_said_clearly,
+            commits_are_published_as_new_branches_only,
+            bad_names_are_refused,
+            attributes_and_filters_run_nothing,
+            ignored_files_stay_out_of_patches,
+        },
+    ];
+    trials.extend(hosts::again_trials());
+    libtest_mimic::run(&args, trials).exit();
+}

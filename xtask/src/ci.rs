@@ -1,0 +1,207 @@
+use crate::{
+    Result, bench, checks, demo,
+    tools::{cargo, native, output, pytest, root, run, smallhands, target},
+    torture,
+};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+type Stage = (&'static str, fn() -> Result);
+
+/// What CI runs, in the order in which a mistake shows soonest.
+const STAGES: &[Stage] = &[
+    ("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
+    ("rules of the house", checks::all),
+    ("spelling", spelling),
+    ("clippy, all features", clippy),
+    ("tests and doc tests", || tests(false)),
+    ("documentation", documentation),
+    ("features one by one", features),
+    ("bans, licences, sources", deny),
+    ("examples", examples),
+    ("kill -9, 10 times", || torture::run("kill9", 10, false)),
+    ("figures: spine", || bench::run("spine", false)),
+    ("demo", ci_demo),
+];
+
+/// Every stage, a table at the end.
+pub(crate) fn all() -> Result {
+    let mut table = Vec::new();
+    let started = Instant::now();
+    for (name, stage) in STAGES {
+        println!("\n==> {name}");
+        let begin = Instant::now();
+        let result = stage();
+        if let Err(e) = &result {
+            println!("{name}: {e}");
+        }
+        table.push((*name, begin.elapsed(), result.is_ok()));
+    }
+    println!("\n{:<28} {:>8}  result", "stage", "seconds");
+    let row = |name: &str, d: Duration, text: &str| {
+        println!("{name:<28} {:>8.1}  {text}", d.as_secs_f64())
+    };
+    for (name, took, ok) in &table {
+        row(name, *took, if *ok { "ok" } else { "FAILED" });
+    }
+    row("all", started.elapsed(), "");
+    let failed: Vec<_> = table.iter().filter(|t| !t.2).map(|t| t.0).collect();
+    println!(
+        "{} passed, {} failed",
+        table.len() - failed.len(),
+        failed.len()
+    );
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("failed: {}", failed.join(", "))),
+    }
+}
+
+fn clippy() -> Result {
+    let args = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    run(cargo(&args).envs(native()?))
+}
+
+/// All tests of the workspace; with `slow` those that ask a real model too.
+pub(crate) fn tests(slow: bool) -> Result {
+    let mut c = cargo(&["test", "--workspace", "--all-features"]);
+    c.envs(native()?).env("SMALLHANDS_TEST_PYTEST", pytest()?);
+    if slow {
+        c.env("SMALLHANDS_SLOW", "1");
+    }
+    run(&mut c)
+}
+
+fn documentation() -> Result {
+    let args = [
+        "doc",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+        "--quiet",
+    ];
+    run(cargo(&args)
+        .envs(native()?)
+        .env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The facade with each of its features alone, and without any.
+fn features() -> Result {
+    let bin = installed("cargo-hack", "0.6.46")?;
+    let mut c = Command::new(bin);
+    c.current_dir(root())
+        .args([
+            "hack",
+            "check",
+            "--quiet",
+            "-p",
+            "smallhands",
+            "--each-feature",
+            "--no-dev-deps",
+        ])
+        .envs(native()?);
+    run(&mut c)
+}
+
+fn deny() -> Result {
+    let bin = installed("cargo-deny", "0.20.2")?;
+    let mut c = Command::new(bin);
+    c.current_dir(root()).args([
+        "--all-features",
+        "--workspace",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    run(&mut c)
+}
+
+/// A cargo tool, built once into a directory of our own.
+fn installed(name: &str, version: &str) -> Result<PathBuf> {
+    let dir = target().join("tools/cargo");
+    let bin = dir.join("bin").join(name);
+    if !bin.exists() {
+        let mut c = cargo(&[
+            "install",
+            "--quiet",
+            "--locked",
+            "--version",
+            version,
+            "--root",
+        ]);
+        run(c
+            .arg(&dir)
+            .arg(name)
+            .env("CARGO_TARGET_DIR", target().join("tools/build"))
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"))?;
+    }
+    Ok(bin)
+}
+
+fn spelling() -> Result {
+    let dir = target().join("tools/typos");
+    crate::tools::pip(&dir, &["typos==1.38.1"])?;
+    run(Command::new(dir.join("bin/typos")).current_dir(root()))
+}
+
+/// Every example, to its end.
+pub(crate) fn examples() -> Result {
+    for name in [
+        "quickstart",
+        "custom_executor",
+        "custom_tool",
+        "resume_after_kill",
+    ] {
+        println!("--> {name}");
+        run(&mut cargo(&[
+            "run",
+            "--quiet",
+            "-p",
+            "smallhands-examples",
+            "--bin",
+            name,
+        ]))?;
+    }
+    println!("--> embed_graph");
+    run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))
+}
+
+/// With the real model if it can be had; else with recorded answers, and that is said.
+fn ci_demo() -> Result {
+    let model =
+        smallhands(true).and_then(|program| output(Command::new(program).args(["model", "local"])));
+    match model {
+        Ok(path) => {
+            println!("the model: {}", path.trim());
+            demo::demo(false)
+        }
+        Err(e) => {
+            println!(
+                "DEMO SKIPPED: the model cannot be had ({e}); the same job with recorded answers:"
+            );
+            demo::demo(true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ci_script_calls_us() {
+        let script = std::fs::read_to_string(super::root().join(".ci/run")).unwrap_or_default();
+        assert!(script.contains("cargo xtask ci"));
+    }
+}
