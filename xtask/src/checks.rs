@@ -145,7 +145,11 @@ fn tidy(wrong: &mut Vec<String>) -> Result {
             .args(["ls-files", "-co", "--exclude-standard"]),
     )?;
     // What would give away the machine that a line was written on.
-    let own_paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
+    let own_paths = [
+        concat!("/work/", "main"),
+        concat!("/root/.ca", "rgo"),
+        concat!("/root/.ca", "che"),
+    ];
     for f in files.lines() {
         let path = root().join(f);
         let Ok(text) = fs::read_to_string(&path) else {

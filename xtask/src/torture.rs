@@ -158,7 +158,7 @@ for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from rec
                 done.entry(task).or_insert(false);
             }
             "ended" if body["report"]["outcome"].get("done").is_some() => {
-                drop(done.insert(task, true))
+                done.insert(task, true);
             }
             "step_began" => {
                 let key = format!("{task}/{}", body["intent"]["key"]);
@@ -166,7 +166,7 @@ for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from rec
                 steps.entry(key).or_insert(false);
             }
             "step_ended" => {
-                drop(steps.insert(format!("{task}/{}", body["record"]["intent"]["key"]), true))
+                steps.insert(format!("{task}/{}", body["record"]["intent"]["key"]), true);
             }
             _ => {}
         }

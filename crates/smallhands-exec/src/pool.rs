@@ -322,8 +322,6 @@ impl Process {
             .arg(WORKER_ARG)
             .env_clear()
             .envs(o.env.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         #[cfg(unix)]
         {
@@ -331,15 +329,11 @@ impl Process {
             // Ctrl-C in a terminal is for the engine, which then tells its workers.
             command.process_group(0);
         }
-        let mut child = command.spawn()?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(io::Error::other("no pipes"));
-        };
+        let (mut child, mut stdin, stdout) = connected(command)?;
+        let stderr = child.stderr.take();
+        let printed = child.stdout.take();
         let (to, lines) = std_mpsc::channel::<Vec<u8>>();
         named("write", move || {
-            let mut stdin = stdin;
             // Ends when the pool drops its side, or the worker is gone.
             while let Ok(line) = lines.recv()
                 && stdin.write_all(&line).and_then(|()| stdin.flush()).is_ok()
@@ -353,8 +347,14 @@ impl Process {
             {}
         })?;
         let tail = Arc::new(Mutex::new(Vec::new()));
-        let keep = tail.clone();
-        named("stderr", move || keep_tail(BufReader::new(stderr), &keep))?;
+        if let Some(stderr) = stderr {
+            let keep = tail.clone();
+            named("stderr", move || keep_tail(stderr, &keep))?;
+        }
+        if let Some(printed) = printed {
+            let keep = tail.clone();
+            named("stdout", move || keep_tail(printed, &keep))?;
+        }
         Ok(Self {
             child,
             to,
@@ -405,6 +405,29 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         drop(self.child.wait());
+    }
+}
+
+type Connected = (Child, Box<dyn Write + Send>, Box<dyn Read + Send>);
+
+/// Starts a worker with the protocol on a socket, so that what it prints cannot disturb it. The
+/// command is dropped here: it holds the worker's end, whose closing tells that the worker is gone.
+#[cfg(unix)]
+fn connected(mut command: Command) -> io::Result<Connected> {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let (ours, theirs) = UnixStream::pair()?;
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped());
+    let child = command.spawn()?;
+    Ok((child, Box::new(ours.try_clone()?), Box::new(ours)))
+}
+
+#[cfg(not(unix))]
+fn connected(mut command: Command) -> io::Result<Connected> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    match (child.stdin.take(), child.stdout.take()) {
+        (Some(i), Some(o)) => Ok((child, Box::new(i), Box::new(o))),
+        _ => Err(io::Error::other("no pipes")),
     }
 }
 

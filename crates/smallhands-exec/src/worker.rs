@@ -11,7 +11,7 @@ use smallhands_core::{
 use std::{
     collections::{BTreeMap, HashMap},
     fmt, io,
-    io::{BufReader, Write},
+    io::{BufRead, BufReader, Write},
     process,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -60,25 +60,37 @@ pub fn is_initialised() -> bool {
     INITIALISED.load(Ordering::SeqCst)
 }
 
-/// The protocol's stream out. Standard output itself is pointed at standard error, so that a stray
-/// `println!` of a worker cannot corrupt the protocol.
-fn protocol_out() -> io::Result<Box<dyn Write + Send>> {
+type Streams = (Box<dyn BufRead + Send>, Box<dyn Write + Send>);
+
+/// The protocol's two directions. A pool gives a socket as standard input, and leaves standard
+/// output to whatever a worker prints; over plain pipes (a remote shell) standard output is the
+/// protocol's, and workers must not print.
+fn streams() -> io::Result<Streams> {
     #[cfg(unix)]
     {
-        use std::os::fd::AsFd;
-        let own = io::stdout().as_fd().try_clone_to_owned()?;
-        rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
-        Ok(Box::new(std::fs::File::from(own)))
+        use std::os::{
+            fd::{AsFd, OwnedFd},
+            unix::{fs::FileTypeExt, net::UnixStream},
+        };
+        let file = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        if file.metadata()?.file_type().is_socket() {
+            let socket = UnixStream::from(OwnedFd::from(file));
+            return Ok((
+                Box::new(BufReader::new(socket.try_clone()?)),
+                Box::new(socket),
+            ));
+        }
     }
-    #[cfg(not(unix))]
-    {
-        Ok(Box::new(io::stdout()))
-    }
+    Ok((
+        Box::new(BufReader::new(io::stdin())),
+        Box::new(io::stdout()),
+    ))
 }
 
 fn run(parts: impl FnOnce(Arc<dyn BlobStore>) -> Result<WorkerParts, Failure>) -> io::Result<()> {
+    let (input, out) = streams()?;
     let line = Arc::new(Line {
-        out: Mutex::new(protocol_out()?),
+        out: Mutex::new(out),
         next: AtomicU64::new(0),
         replies: Mutex::default(),
         stored: Mutex::default(),
@@ -94,7 +106,7 @@ fn run(parts: impl FnOnce(Arc<dyn BlobStore>) -> Result<WorkerParts, Failure>) -
     let reader = line.clone();
     thread::Builder::new()
         .name("smallhands-stdin".into())
-        .spawn(move || reader.listen(&tx))?;
+        .spawn(move || reader.listen(input, &tx))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -190,8 +202,7 @@ impl Line {
     }
 
     /// Reads what the engine says until it is gone; then this process has no reason to be.
-    fn listen(&self, runs: &mpsc::UnboundedSender<Run>) {
-        let mut input = BufReader::new(io::stdin());
+    fn listen(&self, mut input: impl BufRead, runs: &mpsc::UnboundedSender<Run>) {
         loop {
             match protocol::read(&mut input) {
                 Ok(Some(m)) => {

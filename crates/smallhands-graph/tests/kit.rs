@@ -1,5 +1,6 @@
 //! Both stores keep the contract of the journal.
 #![cfg(all(feature = "sqlite", feature = "blobs"))]
+#![allow(clippy::unwrap_used, reason = "tests")]
 use smallhands_graph::{DirBlobs, MemoryStore, SqliteStore, SystemClock};
 use smallhands_testkit::journal;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! The program as a user meets it: the real binary on real repositories.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod kit;
 mod mistakes;
 mod runs;

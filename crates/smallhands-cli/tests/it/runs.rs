@@ -186,10 +186,7 @@ fn a_second_driver_is_refused_until_the_first_is_dead() {
         .spawn()
         .unwrap();
     let begin = Instant::now();
-    while !b.smallhands(&["show", &run, "--json"]).json()["records"]
-        .as_u64()
-        .is_some_and(|n| n > 9)
-    {
+    while b.smallhands(&["show", &run, "--json"]).json()["records"].as_u64() < Some(10) {
         assert!(
             begin.elapsed() < Duration::from_secs(20),
             "the resumed run does not go on"

@@ -1,4 +1,6 @@
 //! The engine on both stores, with real workers.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod graphs;
 mod journal;
 mod kit;
