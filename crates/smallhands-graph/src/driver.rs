@@ -31,7 +31,7 @@ pub(crate) struct Driver {
     plan: Plan,
     host: Arc<Host>,
     rx: mpsc::Receiver<Msg>,
-    batch: Vec<Event>,
+    batch: Vec<(Timestamp, Event)>,
     at: Timestamp,
     after: Vec<After>,
     handles: BTreeMap<TaskId, (DispatchKey, Arc<dyn TaskHandle>)>,
@@ -129,7 +129,7 @@ impl Driver {
         if let Err(why) = self.plan.state.apply(seq, self.at, &e) {
             tracing::error!(%why, "the driver made an event that does not fit");
         }
-        self.batch.push(e);
+        self.batch.push((self.at, e));
         seq
     }
 
@@ -138,19 +138,18 @@ impl Driver {
         if !events.is_empty() {
             let state = &self.plan.state;
             let once = |e: &Event| matches!(e, Event::StepBegan { intent, .. } if intent.effect == Effect::AtMostOnce);
-            let level = match events.iter().any(once) {
+            let level = match events.iter().any(|(_, e)| once(e)) {
                 true => Durability::PowerLoss,
                 false => state.durability,
             };
             let after = state.seq - events.len() as u64;
-            let records = events.iter().map(|e| e.to_record(self.at)).collect();
+            let records = events.iter().map(|(at, e)| e.to_record(*at)).collect();
             let store = &self.plan.engine.store;
             store
                 .append(&self.plan.lease, after, records, Some(state.head()), level)
                 .await?;
-            for (seq, event) in (after + 1..).zip(events) {
+            for (seq, (at, event)) in (after + 1..).zip(events) {
                 let event = Arc::new(event);
-                let at = self.at;
                 // Nobody may be watching.
                 drop(self.plan.updates.send(Update::Event { seq, at, event }));
             }

@@ -168,7 +168,10 @@ mod tests {
     fn secrets_are_masked_and_ordinary_text_is_not() {
         let r = SecretRedactor::new(["hunter2hunter2".into()]);
         let cases = [
-            ("key sk-ant-REDACTED end", "key [REDACTED:key] end"),
+            (
+                "key sk-proj-abcdefghijklmnopqrstuvwxyz end",
+                "key [REDACTED:key] end",
+            ),
             ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "[REDACTED:key]"),
             (
                 "postgres://me:s3cret@db/x",
