@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn watch() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let mut child = Command::new(env::current_exe()?).arg(dir.path()).spawn()?;
-    while ledger(dir.path()).lines().count() < 4 {
+    // The fifth begins only once the end of the fourth is durable.
+    while !dir.path().join("hangs").exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     child.kill()?; // SIGKILL: no chance to tidy up
@@ -63,6 +64,7 @@ async fn drive(dir: &Path, hang: bool) -> Result<(), Box<dyn Error>> {
                     .input(&page);
                 cx.step(step, |_| async move {
                     if hang && page == 5 {
+                        fs::write(path.join("hangs"), "").expect("the marker can be written");
                         tokio::time::sleep(Duration::from_secs(3600)).await;
                     }
                     note(path, page);
