@@ -27,7 +27,7 @@ pub(super) struct View {
 impl View {
     /// Opens what was built, from inside and without privileges.
     pub(super) fn open(built: mounts::View) -> io::Result<Self> {
-        let work = OwnedFd::from(File::open("/work")?);
+        let work = OwnedFd::from(File::open("/workspace")?);
         fs::create_dir("/tmp/home")?;
         if let Some(lower) = built.lower.as_ref().filter(|_| !built.overlay) {
             files::copy_tree(lower.as_fd(), work.as_fd(), files::MAX_DEPTH)?;

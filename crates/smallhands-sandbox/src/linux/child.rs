@@ -14,7 +14,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-const WRITABLE: [&str; 3] = ["/work", "/tmp", "/dev/shm"];
+const WRITABLE: [&str; 3] = ["/workspace", "/tmp", "/dev/shm"];
 
 /// All that a command needs, made before the fork.
 pub(super) struct Launch<'a> {

@@ -37,7 +37,7 @@ const ETC: [&str; 12] = [
 ];
 pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Places that only the sandbox itself fills.
-const OURS: [&str; 4] = ["/work", "/proc", "/dev", "/sys"];
+const OURS: [&str; 4] = ["/workspace", "/proc", "/dev", "/sys"];
 
 /// What was built, still below the old root.
 #[derive(Debug)]
@@ -234,12 +234,12 @@ fn extra(path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
 
 /// An overlay on the base, or a plain directory where there is none or an overlay is refused.
 fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
-    step("/work", fs::create_dir("root/work"))?;
+    step("/workspace", fs::create_dir("root/workspace"))?;
     let plain = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let whole = || {
         step(
-            "/work",
-            sys_mount::bind("upper".as_ref(), "root/work".as_ref(), plain),
+            "/workspace",
+            sys_mount::bind("upper".as_ref(), "root/workspace".as_ref(), plain),
         )
     };
     let Some(lower) = &p.lower else {
@@ -257,7 +257,7 @@ fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
     }
     // `userxattr` also where root mounts: the agent, without capabilities, can read it.
     let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr";
-    match sys_mount::mount("overlay", "root/work", "overlay", TMPFS, options) {
+    match sys_mount::mount("overlay", "root/workspace", "overlay", TMPFS, options) {
         Ok(()) => Ok((true, None)),
         Err(e) => {
             whole()?;

@@ -353,7 +353,7 @@ pub(crate) fn read_only_paths_are_shown_and_refused() {
     close(s);
     for bad in [
         "/",
-        "/work/x",
+        "/workspace/x",
         "/proc/1",
         "/tmp",
         "relative",
@@ -416,7 +416,7 @@ pub(crate) fn mounts_are_restricted() {
         ("/dev/null", &["nosuid", "noexec"]),
         ("/tmp", &["rw", "nosuid", "nodev"]),
         ("/dev/shm", &["rw", "nosuid", "nodev", "noexec"]),
-        ("/work", &["rw", "nosuid", "nodev"]),
+        ("/workspace", &["rw", "nosuid", "nodev"]),
     ] {
         let have = options(point);
         for want in wanted {

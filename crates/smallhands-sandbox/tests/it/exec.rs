@@ -16,7 +16,7 @@ pub(crate) fn ends_as_it_ends() {
     for (argv, why) in [
         (vec!["no-such-program-anywhere"], "no such program"),
         (vec!["./README.md"], "denied"),
-        (vec!["/work/none"], "no such program"),
+        (vec!["/workspace/none"], "no such program"),
     ] {
         let done = w.exec(&s, &Invocation::new(argv));
         let Ended::NotStarted(text) = done.ended else {
@@ -35,7 +35,7 @@ pub(crate) fn ends_as_it_ends() {
     ));
     let mut there = Invocation::new(["pwd"]);
     there.cwd = "src/deep".into();
-    assert_eq!(w.exec(&s, &there).stdout, b"/work/src/deep\n");
+    assert_eq!(w.exec(&s, &there).stdout, b"/workspace/src/deep\n");
     there.cwd = "nowhere".into();
     assert!(matches!(w.exec(&s, &there).ended, Ended::NotStarted(_)));
     there.cwd = "../etc".into();
@@ -66,7 +66,7 @@ pub(crate) fn reads_its_input() {
 pub(crate) fn nothing_outlives_the_deadline() {
     let w = World::new();
     let s = w.open();
-    let script = "(setsid nohup sh -c 'while :; do date >> /work/beat; sleep 0.02; done' \
+    let script = "(setsid nohup sh -c 'while :; do date >> /workspace/beat; sleep 0.02; done' \
                   >/dev/null 2>&1 &) ; (setsid sleep 1000 &); echo started; sleep 1000";
     let begun = Instant::now();
     let what = Invocation::new(["sh", "-c", script]).deadline(Duration::from_millis(700));
