@@ -1,10 +1,9 @@
 use crate::{
     Result, bench, checks, demo,
-    tools::{cargo, native, output, pytest, root, run, smallhands, target},
+    tools::{cargo, native, output, pytest, run, smallhands},
     torture,
 };
 use std::{
-    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -15,12 +14,9 @@ type Stage = (&'static str, fn() -> Result);
 const STAGES: &[Stage] = &[
     ("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
     ("rules of the house", checks::all),
-    ("spelling", spelling),
     ("clippy, all features", clippy),
     ("tests and doc tests", || tests(false)),
     ("documentation", documentation),
-    ("features one by one", features),
-    ("bans, licences, sources", deny),
     ("examples", examples),
     ("kill -9, 10 times", || torture::run("kill9", 10, false)),
     ("figures: spine", || bench::run("spine", false)),
@@ -96,67 +92,6 @@ fn documentation() -> Result {
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The facade with each of its features alone, and without any.
-fn features() -> Result {
-    let bin = installed("cargo-hack", "0.6.46")?;
-    let mut c = Command::new(bin);
-    c.current_dir(root())
-        .args([
-            "hack",
-            "check",
-            "--quiet",
-            "-p",
-            "smallhands",
-            "--each-feature",
-            "--no-dev-deps",
-        ])
-        .envs(native()?);
-    run(&mut c)
-}
-
-fn deny() -> Result {
-    let bin = installed("cargo-deny", "0.20.2")?;
-    let mut c = Command::new(bin);
-    c.current_dir(root()).args([
-        "--all-features",
-        "--workspace",
-        "check",
-        "--hide-inclusion-graph",
-        "bans",
-        "licenses",
-        "sources",
-    ]);
-    run(&mut c)
-}
-
-/// A cargo tool, built once into a directory of our own.
-fn installed(name: &str, version: &str) -> Result<PathBuf> {
-    let dir = target().join("tools/cargo");
-    let bin = dir.join("bin").join(name);
-    if !bin.exists() {
-        let mut c = cargo(&[
-            "install",
-            "--quiet",
-            "--locked",
-            "--version",
-            version,
-            "--root",
-        ]);
-        run(c
-            .arg(&dir)
-            .arg(name)
-            .env("CARGO_TARGET_DIR", target().join("tools/build"))
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"))?;
-    }
-    Ok(bin)
-}
-
-fn spelling() -> Result {
-    let dir = target().join("tools/typos");
-    crate::tools::pip(&dir, &["typos==1.38.1"])?;
-    run(Command::new(dir.join("bin/typos")).current_dir(root()))
-}
-
 /// Every example, to its end.
 pub(crate) fn examples() -> Result {
     for name in [
@@ -201,7 +136,8 @@ fn ci_demo() -> Result {
 mod tests {
     #[test]
     fn ci_script_calls_us() {
-        let script = std::fs::read_to_string(super::root().join(".ci/run")).unwrap_or_default();
+        let script =
+            std::fs::read_to_string(crate::tools::root().join(".ci/run")).unwrap_or_default();
         assert!(script.contains("cargo xtask ci"));
     }
 }

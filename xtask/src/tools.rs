@@ -151,7 +151,11 @@ fn system_libclang() -> bool {
         let files = fs::read_dir(lib).into_iter().flatten().flatten();
         files.into_iter().any(|f| {
             let name = f.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-")
+            // Not libclang-cpp, which is another library.
+            let versioned = name
+                .strip_prefix("libclang-")
+                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()));
+            name.starts_with("libclang.so") || versioned
         })
     })
 }

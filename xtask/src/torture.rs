@@ -35,7 +35,7 @@ pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
         .arg(&state);
     let mut random = Random(u64::from(std::process::id()) << 20 | 12345);
     let mut landed = 0;
-    let mut status = killed_after(&mut first, random.millis(30, 900))?;
+    let mut status = killed_after(&mut first, random.millis(20, 400))?;
     landed += u32::from(status.is_none());
     let mut tries = 1;
     while status.is_none() {
@@ -58,7 +58,7 @@ pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
         };
         tries += 1;
         let limit = if landed < kills {
-            random.millis(30, 900)
+            random.millis(20, 400)
         } else {
             Duration::from_secs(300)
         };
