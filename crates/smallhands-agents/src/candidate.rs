@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use smallhands_core::{Failure, FailureClass};
+use smallhands_core::{Digest, Failure, FailureClass};
 use smallhands_sandbox::Sandbox;
 
 /// One replacement in one file.
@@ -29,6 +29,31 @@ impl Candidate {
         let mut c = self.clone();
         c.edits.push(e);
         c
+    }
+    /// Candidates that differ only in comments, blank lines and spaces within a line are one.
+    pub(crate) fn key(&self) -> String {
+        let code = |l: &str| {
+            let indent = l.len() - l.trim_start().len();
+            let code = l.split('#').next().unwrap_or("").split_whitespace();
+            (indent, code.collect::<String>())
+        };
+        let lines = |e: &Edit| {
+            let lines: Vec<_> = e
+                .new
+                .lines()
+                .map(code)
+                .filter(|l| !l.1.is_empty())
+                .collect();
+            (e.path.clone(), e.at, lines)
+        };
+        let all: Vec<_> = self.edits.iter().map(lines).collect();
+        let key = Digest::of_bytes(format!("{all:?}").as_bytes()).to_string();
+        key.rsplit(':')
+            .next()
+            .unwrap_or(&key)
+            .chars()
+            .take(16)
+            .collect()
     }
     /// Lines that it touches: among equals, less is better.
     pub fn size(&self) -> usize {

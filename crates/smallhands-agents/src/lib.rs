@@ -7,24 +7,30 @@
 #![forbid(unsafe_code)]
 
 mod candidate;
+mod code;
+mod failures;
 mod finish;
 mod locate;
 mod parts;
+mod place;
 mod planner;
 mod prompt;
 mod propose;
 mod recipe;
 mod reproduce;
 mod spec;
+mod turn;
 mod validate;
 
 pub use candidate::{Candidate, Edit, apply};
 pub use finish::{Delivered, Delivery, Finished};
-pub use locate::{IndexFiles, Memory};
+pub use locate::{IndexFiles, Located, Memory};
 pub use parts::RepairParts;
+pub use place::Place;
 pub use planner::{PlanMode, Planner};
 pub use propose::Proposed;
-pub use recipe::{round, start};
+pub use recipe::{Round, start};
 pub use reproduce::Reproduced;
 pub use spec::{RepairSpec, Workers};
+pub use turn::{Draw, Turn};
 pub use validate::Validated;

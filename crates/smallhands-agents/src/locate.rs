@@ -1,7 +1,7 @@
-use crate::{Candidate, RepairParts, RepairSpec};
+use crate::{Candidate, Place, RepairParts, RepairSpec, failures};
 use serde::{Deserialize, Serialize};
 use smallhands_core::{CallCx, Failure, Step, TaskContext, Worker, async_trait, worker as make};
-use smallhands_memory::{CodeIndex, CodeQuery, Hit, Retriever, SourceFile};
+use smallhands_memory::{Chunk, CodeIndex, CodeQuery, Hit, Retriever, SourceFile, chunk_file};
 use smallhands_sandbox::{EntryKind, Sandbox};
 use smallhands_tools::TestReport;
 use std::{fmt::Debug, sync::Arc};
@@ -40,12 +40,17 @@ impl Memory for IndexFiles {
 #[derive(Deserialize)]
 struct Input {
     base: Candidate,
+    goal: Option<String>,
     report: TestReport,
 }
 
-#[derive(Serialize)]
-struct Output {
-    hits: Vec<Hit>,
+/// Where the fault may be, and what a model is told of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Located {
+    /// The likeliest first; never a test.
+    pub places: Vec<Place>,
+    /// The failing tests in few words.
+    pub failures: String,
 }
 
 /// So many places are handed on.
@@ -55,22 +60,52 @@ pub(crate) fn worker(parts: Arc<RepairParts>, spec: Arc<RepairSpec>) -> Arc<dyn 
     make("locate", move |i: Input, cx: TaskContext| {
         let (parts, spec) = (parts.clone(), spec.clone());
         async move {
-            let mut query = CodeQuery::new(format!("{}\n{}", spec.goal, i.report.feedback(6000)));
+            let goal = i.goal.as_ref().unwrap_or(&spec.goal);
+            let mut query = CodeQuery::new(format!("{goal}\n{}", i.report.feedback(6000)));
             query.limit = PLACES * 3;
             let step = Step::new("search").input(&(&query, &i.base));
-            let hits: Vec<Hit> = cx
-                .step(step, |call| async move {
-                    let sandbox = parts.trial(&spec, &i.base, &call).await?;
-                    let memory = parts.memory.open(&*sandbox, &call).await?;
-                    let hits = memory.retrieve(&query, &call).await?;
-                    sandbox.close().await?;
-                    Ok(hits)
-                })
-                .await?;
-            // What is to be repaired is never the test.
-            let mut hits: Vec<_> = hits.into_iter().filter(|h| !h.is_test).collect();
-            hits.truncate(PLACES);
-            Ok(Output { hits })
+            cx.step(step, |call| async move {
+                let sandbox = parts.trial(&spec, &i.base, &call).await?;
+                let memory = parts.memory.open(&*sandbox, &call).await?;
+                let hits = memory.retrieve(&query, &call).await?;
+                let out = Located {
+                    places: places(&*sandbox, hits).await?,
+                    failures: described(&*sandbox, &i.report).await,
+                };
+                sandbox.close().await?;
+                Ok::<_, Failure>(out)
+            })
+            .await
         }
+    })
+}
+
+async fn places(files: &dyn Sandbox, hits: Vec<Hit>) -> Result<Vec<Place>, Failure> {
+    let mut places = Vec::new();
+    for hit in hits.into_iter().filter(|h| !h.is_test).take(PLACES) {
+        let bytes = files.read(&hit.path).await?;
+        let text = String::from_utf8_lossy(&bytes);
+        places.extend(Place::new(hit, &text));
+    }
+    Ok(places)
+}
+
+/// With the source of the failing tests, where it can be read.
+async fn described(files: &dyn Sandbox, report: &TestReport) -> String {
+    let mut sources = Vec::new();
+    for (path, line) in failures::places(report) {
+        let Ok(bytes) = files.read(&path).await else {
+            continue;
+        };
+        let holds = |c: &Chunk| (c.lines.0 as usize..=c.lines.1 as usize).contains(&line);
+        if let Some(c) = chunk_file(&path, &bytes).into_iter().find(holds) {
+            sources.push((path, line, c.text));
+        }
+    }
+    failures::describe(report, |path, line| {
+        let source = sources
+            .iter()
+            .find(|(p, l, _)| (p.as_str(), *l) == (path, line));
+        source.map(|(_, _, text)| text.clone())
     })
 }

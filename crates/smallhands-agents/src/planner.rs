@@ -39,11 +39,12 @@ impl Planner {
         }
     }
 
-    async fn free(&self, cx: &TaskContext) -> Result<Option<Vec<TaskSpec>>, Halt> {
+    async fn free(&self, cx: &TaskContext) -> Result<Option<Vec<String>>, Halt> {
         let request = ChatRequest::new(format!(
             "Goal: {}\nTests: {}\n\nPlan the work as a graph of tasks. Workers: `reproduce` runs the \
-             tests on the clean copy, first and once; `repair` changes code until its tests pass. \
-             Answer with JSON: {{\"tasks\":[{{\"id\":..,\"worker\":..,\"needs\":[..]}}]}}.",
+             tests on the clean copy, first and once; `repair` changes code towards its own `goal`, \
+             judged by the tests. Answer with JSON: \
+             {{\"tasks\":[{{\"id\":..,\"worker\":..,\"goal\":..,\"needs\":[..]}}]}}.",
             self.spec.goal,
             self.spec.tests.argv.join(" ")
         ))
@@ -61,40 +62,53 @@ fn schema() -> Value {
     json!({
         "type": "object", "required": ["tasks"], "additionalProperties": false,
         "properties": {"tasks": {"type": "array", "minItems": 2, "maxItems": 8, "items": {
-            "type": "object", "required": ["id", "worker", "needs"], "additionalProperties": false,
+            "type": "object", "required": ["id", "worker", "goal", "needs"],
+            "additionalProperties": false,
             "properties": {
                 "id": {"type": "string"},
                 "worker": {"enum": ["reproduce", "repair"]},
+                "goal": {"type": "string"},
                 "needs": {"type": "array", "items": {"type": "string"}}
             }
         }}}
     })
 }
 
-/// A plan counts if it is a valid graph that begins with the one `reproduce` and repairs after it.
-/// Its shape is then laid over the recipe, whose rounds are what `repair` means.
-fn read(text: &str) -> Option<Vec<TaskSpec>> {
+/// The goals of a plan's repairs, in an order that its edges allow. A plan counts if it is a valid
+/// graph that begins with the one `reproduce` and repairs after it; its repairs follow one another,
+/// each on top of what the tests kept of those before.
+fn read(text: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Plan {
-        tasks: Vec<TaskSpec>,
+        tasks: Vec<Planned>,
+    }
+    #[derive(Deserialize)]
+    struct Planned {
+        id: String,
+        worker: String,
+        goal: String,
+        needs: Vec<String>,
     }
     let plan: Plan = serde_json::from_str(text).ok()?;
-    let graph = TaskGraph::from_tasks(plan.tasks).ok()?;
-    let first = graph
-        .tasks()
-        .iter()
-        .filter(|t| t.worker.as_str() == "reproduce");
-    let [reproduce] = first.collect::<Vec<_>>()[..] else {
-        return None;
+    let spec = |t: &Planned| {
+        let spec = TaskSpec::new(t.id.as_str(), t.worker.as_str());
+        t.needs.iter().fold(spec, |s, n| s.needs(n.as_str()))
     };
-    let repairs = graph
-        .tasks()
-        .iter()
-        .filter(|t| t.worker.as_str() == "repair");
-    let sound = reproduce.needs.is_empty()
-        && repairs.clone().count() > 0
-        && repairs.clone().all(|t| !t.needs.is_empty());
-    sound.then(recipe::repair)
+    TaskGraph::from_tasks(plan.tasks.iter().map(spec).collect::<Vec<_>>()).ok()?;
+    let mut done = Vec::new();
+    let mut goals = Vec::new();
+    while done.len() < plan.tasks.len() {
+        let ready =
+            |t: &&Planned| !done.contains(&&t.id) && t.needs.iter().all(|n| done.contains(&n));
+        let next = plan.tasks.iter().find(ready)?;
+        match (next.worker.as_str(), done.len()) {
+            ("reproduce", 0) => {}
+            ("repair", 1..) => goals.push(next.goal.clone()),
+            _ => return None,
+        }
+        done.push(&next.id);
+    }
+    (!goals.is_empty()).then_some(goals)
 }
 
 #[async_trait]
@@ -103,24 +117,58 @@ impl Worker for Planner {
         &self.name
     }
     async fn run(&self, _: Value, cx: &TaskContext) -> Result<TaskOutput, Halt> {
-        let (tasks, by) = match self.parts.plan {
-            PlanMode::Recipe => (recipe::repair(), "recipe"),
+        let (goals, by) = match self.parts.plan {
+            PlanMode::Recipe => (Vec::new(), "recipe"),
             PlanMode::Free => match self.free(cx).await? {
-                Some(tasks) => (tasks, "model"),
-                None => (
-                    recipe::repair(),
-                    "recipe, for the model's plan was not sound",
-                ),
+                Some(goals) => (goals, "model"),
+                None => (Vec::new(), "recipe, for the model's plan was not sound"),
             },
         };
+        let plan = json!({ "plan": "repair", "by": by, "goals": goals });
+        let tasks = recipe::repair(goals);
         let mut patch = GraphPatch::adding(tasks);
         patch.expected_revision = cx.view().and_then(|v| v["revision"].as_u64());
         let expansion = serde_json::to_value(patch)
             .map_err(|e| Failure::new("plan.encode", FailureClass::Task, e.to_string()))?;
         Ok(TaskOutput {
-            value: json!({ "plan": "repair", "by": by }),
+            value: plan,
             expansion: Some(expansion),
             ..TaskOutput::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    fn plan(tasks: &[(&str, &str, &[&str])]) -> Option<Vec<String>> {
+        let task = |(id, worker, needs): &(&str, &str, &[&str])| serde_json::json!({ "id": id, "worker": worker, "goal": format!("fix {id}"), "needs": needs });
+        let tasks: Vec<_> = tasks.iter().map(task).collect();
+        read(&serde_json::json!({ "tasks": tasks }).to_string())
+    }
+
+    #[test]
+    fn a_plan_gives_goals_in_the_order_of_its_edges() {
+        let goals = plan(&[
+            ("b", "repair", &["a"]),
+            ("r", "reproduce", &[]),
+            ("a", "repair", &["r"]),
+        ]);
+        assert_eq!(goals.unwrap(), ["fix a", "fix b"]);
+        for unsound in [
+            &[("r", "reproduce", &[][..])][..],
+            &[("a", "repair", &[])],
+            &[("r", "reproduce", &[]), ("a", "repair", &["x"])],
+            &[("r", "reproduce", &["a"]), ("a", "repair", &["r"])],
+            &[
+                ("r", "reproduce", &[]),
+                ("q", "reproduce", &[]),
+                ("a", "repair", &["r"]),
+            ],
+        ] {
+            assert_eq!(plan(unsound), None, "{unsound:?}");
+        }
+        assert_eq!(read("no json"), None);
     }
 }

@@ -1,9 +1,10 @@
-use crate::{Candidate, RepairParts, RepairSpec, apply, recipe};
+use crate::{Candidate, Proposed, RepairParts, RepairSpec, Round, apply, recipe};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smallhands_core::{
-    CallCx, Failure, FailureClass, Halt, Notice, Step, TaskContext, TaskOutput, Worker, WorkerName,
-    async_trait,
+    CallCx, Failure, FailureClass, Halt, Notice, Step, TaskContext, TaskOutput, TaskSpec, Worker,
+    WorkerName, async_trait,
 };
 use smallhands_graph::GraphPatch;
 use smallhands_sandbox::Sandbox;
@@ -12,13 +13,9 @@ use std::{cmp::Reverse, sync::Arc};
 
 #[derive(Deserialize)]
 struct Input {
-    base: Candidate,
-    round: u32,
-    target: usize,
-    tier: usize,
+    round: Round,
     report: TestReport,
-    places: usize,
-    candidates: Vec<Candidate>,
+    proposed: Proposed,
 }
 
 /// What the tests said of the candidates.
@@ -51,9 +48,14 @@ impl Validate {
         }
     }
 
-    async fn candidates(&self, i: &Input, cx: &TaskContext) -> Result<Vec<TestReport>, Halt> {
-        let mut reports = Vec::new();
-        if i.candidates.is_empty() {
+    /// The reports of the first candidates, up to one that is green.
+    async fn candidates(
+        &self,
+        candidates: &[Candidate],
+        cx: &TaskContext,
+    ) -> Result<Vec<TestReport>, Halt> {
+        let mut reports: Vec<TestReport> = Vec::new();
+        if candidates.is_empty() {
             return Ok(reports);
         }
         let base = self
@@ -63,18 +65,25 @@ impl Validate {
             .await
             .map_err(Failure::from)?;
         let files = &*base;
-        for (n, c) in i.candidates.iter().enumerate() {
+        for some in candidates.chunks(self.spec.parallel.max(1)) {
+            let from = reports.len();
             cx.notice(Notice::Progress {
                 text: "testing candidates".into(),
-                done: Some((n as u64 + 1, i.candidates.len() as u64)),
+                done: Some(((from + some.len()) as u64, candidates.len() as u64)),
             });
-            let step = Step::new(format!("candidate/{}", n + 1)).input(c);
-            let report: TestReport = cx
-                .step(step, |call| async move { self.test(files, c, &call).await })
-                .await?;
-            let green = report.ok;
-            reports.push(report);
-            if green {
+            let tests = some.iter().enumerate().map(|(n, c)| {
+                let step = Step::new(format!("candidate/{}", from + n + 1)).input(c);
+                cx.step(
+                    step,
+                    move |call| async move { self.test(files, c, &call).await },
+                )
+            });
+            for report in join_all(tests).await {
+                reports.push(report?);
+            }
+            if let Some(green) = reports.iter().position(|r| r.ok) {
+                // As if they had been tested one after the other.
+                reports.truncate(green + 1);
                 break;
             }
         }
@@ -93,6 +102,44 @@ impl Validate {
         let report = self.parts.test(&*fork, call).await?;
         fork.close().await?;
         Ok(report)
+    }
+
+    /// How it goes on: to the end, from a better base, or with the next attempt; when a model has
+    /// had all of its turns, with the next model.
+    fn next(&self, i: &Input, out: &Validated) -> Result<Vec<TaskSpec>, Failure> {
+        let n = i.round.round;
+        if out.report.ok {
+            return Ok(vec![recipe::finish(n)]);
+        }
+        if n >= self.spec.rounds {
+            let why = format!(
+                "no change made the tests pass in {n} rounds: {}",
+                out.report.summary()
+            );
+            return Err(Failure::new("repair.unsolved", FailureClass::Task, why)
+                .hint("raise --rounds or --candidates, or choose a stronger --model"));
+        }
+        let mut round = i.round.clone();
+        round.round += 1;
+        round.turn += 1;
+        let done = round.turn >= i.proposed.turns;
+        if out.progress || (done && !round.goals.is_empty()) {
+            // On to the next goal; the code may lie elsewhere now.
+            let goals = round.goals.into_iter().skip(1).collect();
+            (round.goals, round.base, round.located) = (goals, out.best.clone(), n + 1);
+            (round.turn, round.tier) = (0, 0);
+            if out.progress {
+                (round.from, round.seen) = (n, Vec::new());
+            }
+            return Ok(round.tasks());
+        }
+        if done {
+            (round.turn, round.tier) = (0, round.tier + 1);
+        }
+        round
+            .seen
+            .extend(i.proposed.candidates.iter().map(Candidate::key));
+        Ok(round.tasks())
     }
 }
 
@@ -118,43 +165,21 @@ impl Worker for Validate {
             Failure::new("validate.json", FailureClass::Input, e.to_string())
         };
         let i: Input = serde_json::from_value(input).map_err(bad)?;
-        let reports = self.candidates(&i, cx).await?;
+        let reports = self.candidates(&i.proposed.candidates, cx).await?;
         let best = i
+            .proposed
             .candidates
             .iter()
             .zip(&reports)
             .max_by_key(|(c, r)| merit(r, c))
             .filter(|(_, r)| better(r, &i.report));
         let out = Validated {
-            best: best.map_or(&i.base, |(c, _)| c).clone(),
+            best: best.map_or(&i.round.base, |(c, _)| c).clone(),
             report: best.map_or(&i.report, |(_, r)| r).clone(),
             tried: reports.len(),
             progress: best.is_some(),
         };
-        let next = if out.report.ok {
-            vec![recipe::finish(i.round)]
-        } else if i.round >= self.spec.rounds {
-            let why = format!(
-                "no change made the tests pass in {} rounds: {}",
-                i.round,
-                out.report.summary()
-            );
-            return Err(Failure::new("repair.unsolved", FailureClass::Task, why)
-                .hint("raise --rounds or --candidates, or choose a stronger --model")
-                .into());
-        } else if out.progress {
-            let this = format!("validate/{}", i.round);
-            recipe::round(i.round + 1, &out.best, &this, "/report", 0, 0)
-        } else {
-            // No progress: the next place; when all were tried, the next model.
-            let target = i.target + 1;
-            let (target, tier) = match target < i.places.min(2) {
-                true => (target, i.tier),
-                false => (0, i.tier + 1),
-            };
-            let this = format!("validate/{}", i.round);
-            recipe::round(i.round + 1, &out.best, &this, "/report", target, tier)
-        };
+        let next = self.next(&i, &out)?;
         let mut patch = GraphPatch::adding(next);
         patch.expected_revision = cx.view().and_then(|v| v["revision"].as_u64());
         Ok(TaskOutput {

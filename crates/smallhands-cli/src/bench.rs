@@ -163,7 +163,7 @@ impl Bench<'_> {
         p.write(&repo).map_err(suite)?;
         run::commit_all(&self.git, &repo)?;
         let base = self.repos.import(&repo, None, Uncommitted::Exclude)?.commit;
-        let grade = self.command(p, 60, "")?;
+        let grade = self.command(p, 60, "--runslow")?;
         let mut row = Row {
             name: p.name.clone(),
             valid: true,
@@ -180,7 +180,7 @@ impl Bench<'_> {
                 return Ok(row);
             }
         }
-        let first = self.command(p, 60, "-x")?;
+        let first = self.command(p, 60, "--runslow -x")?;
         for _ in 0..2 {
             if self.passes(&base, p, None, &first).await? {
                 (row.valid, row.why) = (false, "the buggy program passes".into());
@@ -229,7 +229,7 @@ impl Bench<'_> {
         base: &str,
         row: &mut Row,
     ) -> Result<(), CliError> {
-        let tests = self.command(p, 10, "--maxfail=3")?;
+        let tests = self.command(p, 5, "--maxfail=2")?;
         let branch = "repaired".to_owned();
         let target = Target::Branch {
             repo: repo.into(),
@@ -270,7 +270,7 @@ impl Bench<'_> {
             .import(repo, Some(&branch), Uncommitted::Exclude)?
             .commit;
         let text = self.repos.read_file(&repaired, &p.source())?;
-        let grade = self.command(p, 60, "")?;
+        let grade = self.command(p, 60, "--runslow")?;
         row.fixed = self.passes(base, p, Some(&text), &grade).await?;
         Ok(())
     }

@@ -5,6 +5,7 @@ use smallhands_core::{
     WorkerName, async_trait,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// Runs tasks on the tokio runtime of the engine's own process.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Executor for InProcess {
                 self.ambient.clone(),
                 cancel.clone(),
             );
-            let running = tokio::spawn(work);
+            let running = tokio::spawn(work.in_current_span());
             let abort = running.abort_handle();
             tokio::spawn(async move {
                 let r = match running.await {
@@ -108,7 +109,7 @@ pub(crate) async fn attempt(
     let span = tracing::info_span!("task", run = %task.key.run, task = %task.key.task, attempt = task.key.attempt);
     let input = task.input.clone();
     let cx = TaskContext::new(task, host, ambient, cancel);
-    let outcome = tracing::Instrument::instrument(worker.run(input, &cx), span).await;
+    let outcome = worker.run(input, &cx).instrument(span).await;
     AttemptReport {
         outcome: outcome.into(),
         ran: Ran::Yes,

@@ -17,6 +17,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinSet,
 };
+use tracing::Instrument;
 
 pub(crate) struct Plan {
     pub(crate) engine: Engine,
@@ -265,7 +266,7 @@ impl Driver {
         let host: Arc<dyn TaskHost> = self.host.clone();
         let to = self.host.to.clone();
         self.open += 1;
-        self.placements.spawn(async move {
+        let place = async move {
             let key = env.key.clone();
             let limit = env.spec.timeout_ms.map(Duration::from_millis);
             let report = match engine.executor.submit(env, host).await {
@@ -280,7 +281,8 @@ impl Driver {
             };
             // A driver that is gone has its successor ask again.
             drop(to.send(Msg::Report(key, report)).await);
-        });
+        };
+        self.placements.spawn(place.in_current_span());
     }
 
     /// After a restart: what was placed is found again, or is lost.

@@ -13,6 +13,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinHandle,
 };
+use tracing::Instrument;
 
 /// Runs graphs: on an executor, with a journal.
 #[derive(Clone, Debug)]
@@ -388,12 +389,13 @@ impl Engine {
             updates,
         };
         let (driver, to) = Driver::open(plan, first).await?;
+        let span = tracing::info_span!("run", %run);
         Ok(RunHandle {
             run,
             to,
             updates: Some(rx),
             source,
-            task: tokio::spawn(driver.run()),
+            task: tokio::spawn(driver.run().instrument(span)),
         })
     }
 }

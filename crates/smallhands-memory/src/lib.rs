@@ -37,7 +37,7 @@ mod port;
 mod types;
 
 #[cfg(feature = "index")]
-pub use chunk::chunk_file;
+pub use chunk::{chunk_file, is_well_formed};
 pub use error::{MemoryError, Result};
 #[cfg(feature = "index")]
 pub use index::CodeIndex;

@@ -1,7 +1,12 @@
 use crate::{Redacting, SecretRedactor};
-use tracing_subscriber::{EnvFilter, fmt, fmt::MakeWriter, layer::SubscriberExt};
+use tracing_subscriber::{
+    EnvFilter, fmt,
+    fmt::{MakeWriter, format::FmtSpan},
+    layer::SubscriberExt,
+};
 
-/// A subscriber that writes each event as one JSON line, with its spans, secrets redacted.
+/// A subscriber that writes each event as one JSON line, with its spans, secrets redacted; the end
+/// of a span (`run`, `task`, `chat`, `tool`) is an event with the time that it took.
 ///
 /// `filter` is in the syntax of `tracing-subscriber`, `info,smallhands=debug`; what cannot be read
 /// of it falls back to `info`. For binaries: a library never installs a subscriber.
@@ -17,7 +22,7 @@ where
     let layer = fmt::layer()
         .json()
         .with_span_list(true)
-        .with_current_span(false)
+        .with_span_events(FmtSpan::CLOSE)
         .with_writer(Masked { to, redactor });
     tracing_subscriber::registry().with(filter).with(layer)
 }

@@ -70,7 +70,17 @@ impl TestCommand {
     pub async fn run(&self, files: &dyn Sandbox, cx: &CallCx) -> Result<TestReport, ToolError> {
         let mut argv = self.argv.clone();
         if self.runner == Runner::Pytest {
-            argv.extend(["-rA", "--color=no", "-p", "no:cacheprovider"].map(str::to_owned));
+            argv.extend(
+                [
+                    "-rA",
+                    "--tb=short",
+                    "-l",
+                    "--color=no",
+                    "-p",
+                    "no:cacheprovider",
+                ]
+                .map(str::to_owned),
+            );
         }
         let invocation = Invocation {
             max_output: 2 << 20,

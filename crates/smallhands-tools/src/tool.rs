@@ -5,6 +5,7 @@ use serde_json::Value;
 use smallhands_core::{BlobRef, CallCx, Effect, async_trait};
 use smallhands_sandbox::Sandbox;
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use tracing::Instrument;
 
 /// What a tool is, as models and selectors see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +127,12 @@ impl<T: Tool> DynTool for Typed<T> {
                 self.0.name()
             ))
         })?;
-        let out = self.0.call(input, cx).await?;
+        let span = tracing::info_span!(
+            "tool",
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = self.0.name()
+        );
+        let out = self.0.call(input, cx).instrument(span).await?;
         let value = serde_json::to_value(&out)
             .map_err(|e| ToolError::broken(format!("{}: {e}", self.0.name())))?;
         Ok(ToolOutcome {

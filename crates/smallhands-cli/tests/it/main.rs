@@ -1,6 +1,7 @@
 //! The program as a user meets it: the real binary on real repositories.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bench;
 mod kit;
 mod mistakes;
 mod runs;

@@ -40,6 +40,21 @@ fn a_bug_is_repaired_on_a_branch_and_the_tree_is_not_touched() {
     assert!(b.smallhands(&["runs"]).out.contains("succeeded"));
     b.smallhands(&["resume", &run])
         .refused(1, "has succeeded already");
+
+    // The log tells how long each model call and tool call took, in which task of which run.
+    let log = b.dir.path().join(format!("state/logs/{run}.jsonl"));
+    let log = std::fs::read_to_string(log).unwrap();
+    let closed = |name: &str| {
+        let line = |l: &&str| {
+            let v: serde_json::Value = serde_json::from_str(l).unwrap();
+            let outer = v["spans"].get(0).unwrap_or(&v["span"]);
+            v["fields"]["message"] == "close" && v["span"]["name"] == name && outer["run"] == *run
+        };
+        log.lines().find(line).is_some()
+    };
+    for span in ["run", "task", "chat", "tool"] {
+        assert!(closed(span), "{span}: {log}");
+    }
 }
 
 #[test]

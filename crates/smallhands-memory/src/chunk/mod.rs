@@ -135,6 +135,20 @@ pub fn chunk_file(path: &str, bytes: &[u8]) -> Vec<Chunk> {
     pieces.iter().map(|p| p.chunk(path, test_path)).collect()
 }
 
+/// Whether a text parses as the language of its path; also where that is not known.
+pub fn is_well_formed(path: &str, bytes: &[u8]) -> bool {
+    match Language::of(path) {
+        #[cfg(feature = "languages-python")]
+        Language::Python => python::is_well_formed(bytes),
+        #[cfg(feature = "languages-rust")]
+        Language::Rust => rust::is_well_formed(bytes),
+        Language::Other => {
+            let _ = bytes;
+            true
+        }
+    }
+}
+
 /// The pieces of a file, and whether its language was known but it could not be parsed.
 pub(crate) fn pieces(language: Language, bytes: &[u8]) -> (Vec<Piece>, bool) {
     let lines = Lines::new(bytes);
@@ -159,4 +173,24 @@ pub(crate) fn is_test_path(path: &str) -> bool {
         || stem.starts_with("test_")
         || stem.ends_with("_test")
         || stem.ends_with("_tests")
+}
+
+#[cfg(all(test, feature = "languages-python", feature = "languages-rust"))]
+mod tests {
+    use super::is_well_formed;
+
+    #[test]
+    fn well_formed() {
+        for (path, text, good) in [
+            ("a.py", "def f(x):\n    return x\n", true),
+            ("a.py", "def f(x):\n    return (x\n", false),
+            ("a.py", "def f(x):\n    if x:\n    return x\n", false),
+            ("a.py", "def f(x):\n    if x: return x\n", true),
+            ("a.rs", "fn f(&self) -> u8 { 1 }", true),
+            ("a.rs", "fn f(&self) -> u8 { 1", false),
+            ("a.txt", "anything (", true),
+        ] {
+            assert_eq!(is_well_formed(path, text.as_bytes()), good, "{text}");
+        }
+    }
 }

@@ -17,6 +17,24 @@ pub(crate) fn outline(bytes: &[u8], lines: &Lines) -> Option<Vec<Outline>> {
     Some(out)
 }
 
+/// The grammar takes a header without a body; Python does not.
+pub(crate) fn is_well_formed(bytes: &[u8]) -> bool {
+    let Some(tree) = parse(tree_sitter_python::LANGUAGE, bytes) else {
+        return false;
+    };
+    let mut rest = vec![tree.root_node()];
+    while let Some(node) = rest.pop() {
+        let mut cursor = node.walk();
+        let statements = node.named_children(&mut cursor).filter(|c| !c.is_extra());
+        let statements: Vec<_> = statements.collect();
+        if node.kind() == "block" && statements.is_empty() {
+            return false;
+        }
+        rest.extend(statements);
+    }
+    !tree.root_node().has_error()
+}
+
 struct Walker<'a> {
     bytes: &'a [u8],
     lines: &'a Lines,

@@ -12,6 +12,10 @@ pub(crate) fn outline(bytes: &[u8]) -> Option<Vec<Outline>> {
     Some(out)
 }
 
+pub(crate) fn is_well_formed(bytes: &[u8]) -> bool {
+    parse(tree_sitter_rust::LANGUAGE, bytes).is_some_and(|t| !t.root_node().has_error())
+}
+
 struct Walker<'a> {
     bytes: &'a [u8],
 }
