@@ -99,14 +99,14 @@ async fn call(
                 }
                 Err(e) if e.is_retryable() && attempt < attempts => {
                     tracing::warn!(%e, attempt, "a model call failed and is tried again");
-                    if !charged(&e) {
+                    if e.is_free() {
                         held.settle(Usage::default()).await?;
                     }
                     wait(&call, attempt, e.retry_after()).await?;
                     attempt += 1;
                 }
                 Err(e) => {
-                    if !charged(&e) {
+                    if e.is_free() {
                         held.settle(Usage::default()).await?;
                     }
                     return Err(e.into());
@@ -115,18 +115,6 @@ async fn call(
         }
     };
     tracing::Instrument::instrument(cx.step(step, act), span).await
-}
-
-/// Whether a failed call may have cost something: only a refusal before any work is surely free.
-fn charged(e: &LlmError) -> bool {
-    !matches!(
-        e,
-        LlmError::Auth { .. }
-            | LlmError::RateLimited { .. }
-            | LlmError::UnknownModel { .. }
-            | LlmError::TooLong { .. }
-            | LlmError::Local(_)
-    )
 }
 
 async fn wait(call: &CallCx, attempt: u32, asked: Option<Duration>) -> Result<(), Failure> {

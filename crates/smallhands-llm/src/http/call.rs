@@ -139,9 +139,13 @@ impl<'a> Run<'a> {
             .json(&body);
         let (wait, at) = (api.endpoint.first_byte_timeout, &api.at);
         let sent = self.ends.within(self.cx, at, wait, call.send()).await?;
-        let response = sent.map_err(|e| LlmError::Unreachable {
-            endpoint: at.clone(),
-            reason: api.masked(&refusal::reason(&e)),
+        let response = sent.map_err(|e| {
+            let gone = LlmError::Unreachable {
+                endpoint: at.clone(),
+                reason: api.masked(&refusal::reason(&e)),
+            };
+            // What was sent may have been worked on.
+            self.first(if e.is_connect() { gone } else { gone.paid() })
         })?;
         self.used.2 += 1;
         if response.status() != StatusCode::OK {
@@ -177,8 +181,8 @@ impl<'a> Run<'a> {
             }
         }
         let said = String::from_utf8_lossy(&body);
-        let e = refusal::error(self.api, self.request, Some(status), after, &said);
-        self.paid_for(e, 0)
+        let e = refusal::error(self.api, Some(status), after, &said);
+        self.first(e)
     }
 
     /// One chunk of the network.
@@ -236,8 +240,7 @@ impl<'a> Run<'a> {
             Bad::Read(why) => self.malformed(&why),
             Bad::Said(v) => {
                 let said = Value::from_iter([("error", v)]).to_string();
-                let e = refusal::error(self.api, self.request, None, None, &said);
-                self.paid_for(e, open.bytes)
+                refusal::error(self.api, None, None, &said).paid()
             }
         })?;
         let base = self.choices.len();
@@ -327,13 +330,11 @@ impl<'a> Run<'a> {
         })));
     }
 
-    /// A rate limit is taken to have cost nothing, which is wrong once something came.
-    fn paid_for(&self, e: LlmError, bytes: usize) -> LlmError {
-        match e {
-            LlmError::RateLimited { .. } if bytes > 0 || !self.choices.is_empty() => {
-                LlmError::Failed(e.into())
-            }
-            e => e,
+    /// What costs nothing as the first call's failure does as that of a later one.
+    fn first(&self, e: LlmError) -> LlmError {
+        match self.choices.is_empty() {
+            true => e,
+            false => e.paid(),
         }
     }
     fn truncated(&self, bytes: usize) -> LlmError {

@@ -43,20 +43,16 @@ impl Ends {
             Either::Left((Either::Left(_), _)) => Err(LlmError::Cancelled),
             Either::Left((Either::Right(_), _)) if left <= wait && self.by_caller => {
                 let why = format!("{at} did not answer before the deadline of the call");
-                Err(Failure::new("llm.timeout", FailureClass::Timeout, why).into())
+                Err(Failure::new("llm.deadline", FailureClass::Timeout, why).into())
             }
-            Either::Left((Either::Right(_), _)) => {
-                let why = if left <= wait {
-                    format!("{at} did not end its answer in time")
+            Either::Left((Either::Right(_), _)) => Err(LlmError::Timeout {
+                endpoint: at.to_owned(),
+                reason: if left <= wait {
+                    "did not end its answer in time".into()
                 } else {
-                    format!("{at} sent nothing for {} s", wait.as_secs_f64())
-                };
-                let f = Failure::new("llm.timeout", FailureClass::Timeout, why);
-                Err(f
-                    .retryable()
-                    .hint("raise the timeouts of the endpoint if it is slow")
-                    .into())
-            }
+                    format!("sent nothing for {} s", wait.as_secs_f64())
+                },
+            }),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From what a server says when it does not answer to what the caller can do about it.
 
 use super::Api;
-use crate::{ChatRequest, LlmError};
+use crate::LlmError;
 use reqwest::{StatusCode, header::HeaderMap};
 use serde_json::Value;
 use std::{error::Error, time::Duration};
@@ -26,7 +26,6 @@ pub(super) fn retry_after(h: &HeaderMap) -> Option<Duration> {
 /// The typed error of an answer with this status, or of an error event in a stream.
 pub(super) fn error(
     api: &Api,
-    r: &ChatRequest,
     status: Option<StatusCode>,
     after: Option<Duration>,
     body: &str,
@@ -40,8 +39,8 @@ pub(super) fn error(
         let (tokens, context) = said.counts();
         return LlmError::TooLong {
             model,
-            tokens: tokens.unwrap_or_else(|| r.prompt_bound()),
-            context: context.unwrap_or(api.endpoint.context),
+            tokens,
+            context,
         };
     }
     match code {
@@ -57,7 +56,11 @@ pub(super) fn error(
         },
         429 => LlmError::RateLimited { model, after },
         501 => LlmError::Refused { model, reason },
-        408 | 425 | 500.. => LlmError::Overloaded { model, reason },
+        408 | 425 | 500.. => LlmError::Overloaded {
+            model,
+            reason,
+            after,
+        },
         300..=399 => LlmError::Refused {
             model,
             reason: format!("{code}: the server redirects; give the address it redirects to"),

@@ -168,8 +168,8 @@ impl LocalModel {
                 ..
             } => LlmError::TooLong {
                 model: self.info.id.clone(),
-                tokens: u64::from(prompt_tokens),
-                context: u64::from(context_tokens),
+                tokens: Some(prompt_tokens.into()),
+                context: Some(context_tokens.into()),
             },
             EngineError::Invalid(reason) | EngineError::Grammar(reason) => LlmError::Refused {
                 model: self.info.id.clone(),

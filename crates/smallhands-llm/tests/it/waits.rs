@@ -76,13 +76,6 @@ async fn a_stream_can_be_cancelled_or_dropped_half_way() {
     server.closed.recv().await.unwrap();
 }
 
-fn timeout(e: LlmError) -> Failure {
-    match e {
-        LlmError::Failed(f) if f.code == "llm.timeout" => f,
-        e => panic!("{e}"),
-    }
-}
-
 #[tokio::test]
 async fn silence_and_length_have_limits() {
     let ms = Duration::from_millis;
@@ -124,23 +117,23 @@ async fn silence_and_length_have_limits() {
             Box::new(Anthropic::new(e).unwrap()),
         ];
         for model in models {
-            let f = timeout(model.chat(&ChatRequest::new("q"), &cx()).await.unwrap_err());
+            let e = model.chat(&ChatRequest::new("q"), &cx()).await.unwrap_err();
+            assert!(matches!(e, LlmError::Timeout { .. }), "{e}");
+            let f = Failure::from(e);
             assert!(f.message.contains(says) && f.retryable, "{f}");
-            assert_eq!(f.class, FailureClass::Timeout);
+            assert_eq!(
+                (f.code.as_ref(), f.class),
+                ("llm.timeout", FailureClass::Timeout)
+            );
         }
     }
     let server = Server::new([silent]).await;
     let cx = cx();
     let soon = cx.ambient().clock.monotonic() + ms(80);
     let r = ChatRequest::new("q");
-    let f = timeout(
-        server
-            .openai()
-            .chat(&r, &cx.with_deadline(soon))
-            .await
-            .unwrap_err(),
-    );
-    assert!(f.message.contains("deadline") && !f.retryable, "{f}");
+    let cx = cx.with_deadline(soon);
+    let e = server.openai().chat(&r, &cx).await.unwrap_err();
+    assert_eq!((e.code(), e.is_retryable()), ("llm.deadline", false), "{e}");
 }
 
 #[tokio::test]
