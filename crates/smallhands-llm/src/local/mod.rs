@@ -113,6 +113,19 @@ impl LocalModel {
         }
     }
 
+    async fn streaming<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+        cx: &CallCx,
+    ) -> Result<Streaming<'a>, LlmError> {
+        Ok(Streaming {
+            model: self,
+            request,
+            running: Some(self.begin(request).await?),
+            cancelled: cx.cancel().cancelled(),
+        })
+    }
+
     async fn begin(&self, r: &ChatRequest) -> Result<Running, LlmError> {
         let engine = self.engine().await?;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -141,23 +154,22 @@ impl LocalModel {
             cancel: cancel.clone(),
             ..Request::default()
         };
-        let (deltas_tx, deltas) = mpsc::unbounded_channel();
-        let (done_tx, done) = oneshot::channel();
-        let on_delta = move |choice: usize, text: &str| {
+        let (tx, events) = mpsc::unbounded_channel();
+        let done_tx = tx.clone();
+        // Nobody may be listening, here and below.
+        let said = move |choice: usize, text: &str| {
             let choice = u32::try_from(choice).unwrap_or(u32::MAX);
             let text = text.to_owned();
-            // Nobody may be listening.
-            drop(deltas_tx.send(Delta::Text { choice, text }));
+            drop(tx.send(Event::Said(Delta::Text { choice, text })));
         };
-        let on_done = move |result| drop(done_tx.send(result));
+        if let Some(begun) = &r.prefill {
+            (0..r.samples as usize).for_each(|i| said(i, begun));
+        }
+        let done = move |result| drop(done_tx.send(Event::Done(result)));
         engine
-            .submit(request, Box::new(on_delta), Box::new(on_done))
+            .submit(request, Box::new(said), Box::new(done))
             .map_err(|e| self.failed(e))?;
-        Ok(Running {
-            cancel,
-            deltas,
-            done,
-        })
+        Ok(Running { cancel, events })
     }
 
     fn failed(&self, e: EngineError) -> LlmError {
@@ -220,10 +232,14 @@ impl LocalModel {
     }
 }
 
+enum Event {
+    Said(Delta),
+    Done(Result<Completion, EngineError>),
+}
+
 struct Running {
     cancel: Arc<AtomicBool>,
-    deltas: mpsc::UnboundedReceiver<Delta>,
-    done: oneshot::Receiver<Result<Completion, EngineError>>,
+    events: mpsc::UnboundedReceiver<Event>,
 }
 
 /// Whoever stops listening wants no more.
@@ -247,30 +263,28 @@ impl ChatModel for LocalModel {
         }
     }
     async fn chat(&self, r: &ChatRequest, cx: &CallCx) -> Result<ChatResponse, LlmError> {
-        let mut running = self.begin(r).await?;
-        let mut cancelled = cx.cancel().cancelled();
-        let done = std::future::poll_fn(|task| {
-            if Pin::new(&mut cancelled).poll(task).is_ready() {
-                return Poll::Ready(Err(LlmError::Cancelled));
+        let mut all = self.streaming(r, cx).await?;
+        loop {
+            let next = std::future::poll_fn(|task| Pin::new(&mut all).poll_next(task));
+            match next.await {
+                Some(Ok(Delta::End(end))) => return Ok(*end),
+                Some(Ok(_)) => {}
+                Some(Err(e)) => return Err(e),
+                None => return Err(gone()),
             }
-            let done = Pin::new(&mut running.done).poll(task);
-            done.map(|d| d.map_err(|_| LlmError::Local("its thread is gone".into())))
-        })
-        .await?;
-        self.response(r, done)
+        }
     }
     async fn stream<'a>(
         &'a self,
         r: &'a ChatRequest,
         cx: &'a CallCx,
     ) -> Result<ChatStream<'a>, LlmError> {
-        Ok(Box::pin(Streaming {
-            model: self,
-            request: r,
-            running: Some(self.begin(r).await?),
-            cancelled: cx.cancel().cancelled(),
-        }))
+        Ok(Box::pin(self.streaming(r, cx).await?))
     }
+}
+
+fn gone() -> LlmError {
+    LlmError::Local("its thread is gone".into())
 }
 
 struct Streaming<'a> {
@@ -291,24 +305,15 @@ impl Stream for Streaming<'_> {
             this.running = None;
             return Poll::Ready(Some(Err(LlmError::Cancelled)));
         }
-        if let Poll::Ready(Some(d)) = running.deltas.poll_recv(task) {
-            return Poll::Ready(Some(Ok(d)));
-        }
-        let Poll::Ready(done) = Pin::new(&mut running.done).poll(task) else {
+        let Poll::Ready(event) = running.events.poll_recv(task) else {
             return Poll::Pending;
         };
-        // What came between the two looks is not lost.
-        if let Ok(d) = running.deltas.try_recv() {
-            let (tx, rx) = oneshot::channel();
-            if let Ok(d) = done {
-                drop(tx.send(d));
-            }
-            running.done = rx;
-            return Poll::Ready(Some(Ok(d)));
-        }
+        let end = match event {
+            Some(Event::Said(d)) => return Poll::Ready(Some(Ok(d))),
+            Some(Event::Done(done)) => this.model.response(this.request, done),
+            None => Err(gone()),
+        };
         this.running = None;
-        let done = done.map_err(|_| LlmError::Local("its thread is gone".into()));
-        let end = done.and_then(|d| this.model.response(this.request, d));
         Poll::Ready(Some(end.map(|r| Delta::End(Box::new(r)))))
     }
 }

@@ -1,14 +1,11 @@
 //! A server that follows a script, one script for each connection.
 
+pub(crate) use crate::cx::{cx, cx_with};
 use serde_json::Value;
-use smallhands_core::{
-    Ambient, BlobRef, BlobStore, BoxFuture, CallCx, CancelToken, Clock, Failure, FailureClass,
-    NoGuard, NoSecrets, Timestamp, async_trait,
-};
 use smallhands_llm::{Anthropic, ChatModel, Endpoint, OpenAi};
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -159,43 +156,4 @@ pub(crate) fn reply(status: &str, headers: &str, body: &str) -> Vec<Act> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}");
     vec![send(&format!("{head}\r\nconnection: close\r\n\r\n{body}"))]
-}
-
-#[derive(Debug)]
-struct RealClock(Instant);
-impl Clock for RealClock {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-    fn sleep(&self, d: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(d))
-    }
-}
-
-#[derive(Debug)]
-struct NoBlobs;
-#[async_trait]
-impl BlobStore for NoBlobs {
-    async fn put(&self, _: Vec<u8>) -> Result<BlobRef, Failure> {
-        Err(Failure::new("blob.none", FailureClass::Store, "none"))
-    }
-    async fn get(&self, _: &BlobRef) -> Result<Vec<u8>, Failure> {
-        Err(Failure::new("blob.none", FailureClass::Store, "none"))
-    }
-}
-
-pub(crate) fn cx_with(cancel: CancelToken) -> CallCx {
-    let ambient = Ambient {
-        clock: Arc::new(RealClock(Instant::now())),
-        blobs: Arc::new(NoBlobs),
-        guard: Arc::new(NoGuard),
-        secrets: Arc::new(NoSecrets),
-    };
-    CallCx::detached(ambient, cancel)
-}
-pub(crate) fn cx() -> CallCx {
-    cx_with(CancelToken::new())
 }

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod cuts;
+mod cx;
 mod failures;
 mod kit;
 mod openai;
