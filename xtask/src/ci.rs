@@ -1,12 +1,9 @@
 use crate::{
     Result, bench, checks, demo,
-    tools::{cargo, native, output, pytest, run, smallhands},
+    tools::{cargo, model, native, pytest, run},
     torture,
 };
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 type Stage = (&'static str, fn() -> Result);
 
@@ -74,7 +71,8 @@ pub(crate) fn tests(slow: bool) -> Result {
     let mut c = cargo(&["test", "--workspace", "--all-features"]);
     c.envs(native()?).env("SMALLHANDS_TEST_PYTEST", pytest()?);
     if slow {
-        c.env("SMALLHANDS_SLOW", "1");
+        c.env("SMALLHANDS_SLOW", "1")
+            .env("SMALLHANDS_TEST_MODEL", model()?);
     }
     run(&mut c)
 }
@@ -116,11 +114,9 @@ pub(crate) fn examples() -> Result {
 
 /// With the real model if it can be had; else with recorded answers, and that is said.
 fn ci_demo() -> Result {
-    let model =
-        smallhands(true).and_then(|program| output(Command::new(program).args(["model", "local"])));
-    match model {
+    match model() {
         Ok(path) => {
-            println!("the model: {}", path.trim());
+            println!("the model: {path}");
             demo::demo(false)
         }
         Err(e) => {

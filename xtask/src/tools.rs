@@ -194,6 +194,12 @@ pub(crate) fn smallhands(local_model: bool) -> Result<PathBuf> {
     Ok(to)
 }
 
+/// The local model's file, got if it is not there.
+pub(crate) fn model() -> Result<String> {
+    let path = output(Command::new(smallhands(true)?).args(["model", "local"]))?;
+    Ok(path.trim().to_owned())
+}
+
 /// A directory that is gone when this is dropped.
 pub(crate) struct Temp(pub(crate) PathBuf);
 impl Temp {

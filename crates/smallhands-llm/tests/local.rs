@@ -55,7 +55,11 @@ fn main() -> ExitCode {
     let trial = |(name, check): &(&str, Check)| {
         let (model, check) = (model.clone(), *check);
         let run = move || {
-            check(model.as_deref().ok_or("SMALLHANDS_TEST_MODEL names no file")?);
+            check(
+                model
+                    .as_deref()
+                    .ok_or("SMALLHANDS_TEST_MODEL names no file")?,
+            );
             Ok(())
         };
         Trial::test(*name, run).with_ignored_flag(!slow)
