@@ -40,7 +40,9 @@ impl Out {
     /// A line that the next one replaces; only on a terminal.
     pub(crate) fn status(self, line: &str) {
         if self.live {
-            let cut: String = line.chars().take(78).collect();
+            // What a model writes must not steer the terminal.
+            let plain = |c: char| if c.is_control() { ' ' } else { c };
+            let cut: String = line.chars().take(78).map(plain).collect();
             let mut err = std::io::stderr();
             let _ = write!(err, "\r\x1b[K{cut}").and_then(|()| err.flush());
         }
@@ -89,6 +91,10 @@ pub(crate) async fn follow(out: Out, mut updates: Updates) {
                 let of = done.map(|(n, m)| format!(" {n}/{m}")).unwrap_or_default();
                 out.status(&format!("  {} {text}{of}", from.task));
             }
+            Update::Notice {
+                from,
+                notice: Notice::Delta { text },
+            } => out.status(&format!("  {} {text}", from.task)),
             _ => {}
         }
     }

@@ -1,9 +1,12 @@
-use crate::{ChatModel, ChatRequest, ChatResponse, LlmError};
+use crate::{ChatModel, ChatRequest, ChatResponse, Delta, LlmError};
 use serde_json::json;
 use smallhands_core::{
-    CallCx, Effect, Failure, FailureClass, Halt, Step, StepKey, Subject, TaskContext, Usage,
+    CallCx, Effect, Failure, FailureClass, Halt, Notice, Step, StepKey, Subject, TaskContext, Usage,
 };
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, mem, sync::Arc, time::Duration};
+
+/// Bytes of an answer that are shown at once: a notice for each token would be a flood.
+const SHOWN: usize = 64;
 
 /// Models by strength, the smallest first. The caller moves up a tier when a check (tests, a
 /// schema) says that the answers of one do not do; nothing is guessed from the words of an answer.
@@ -55,7 +58,8 @@ impl ModelManager {
 }
 
 /// A model call as a step, the only way in which a worker should talk to a model: checked by the
-/// guardrail, its worst case held from the budget, its answer recorded, its real use settled.
+/// guardrail, its worst case held from the budget, its answer recorded, its real use settled. The
+/// first sample is shown as it comes ([`Notice::Delta`]); only the whole is recorded.
 ///
 /// # Errors
 /// The model's failure; `budget.exhausted`; `guard.denied`; the halts of the engine.
@@ -90,7 +94,7 @@ async fn call(
         loop {
             let held = call.reserve(worst).await?;
             let started = call.ambient().clock.monotonic();
-            match model.chat(&request, &call).await {
+            match shown(&**model, &request, &call).await {
                 Ok(mut r) => {
                     let took = call.ambient().clock.monotonic().saturating_sub(started);
                     r.usage.millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -102,6 +106,10 @@ async fn call(
                     if e.is_free() {
                         held.settle(Usage::default()).await?;
                     }
+                    call.notice(Notice::Progress {
+                        text: format!("{e}: trying again"),
+                        done: None,
+                    });
                     wait(&call, attempt, e.retry_after()).await?;
                     attempt += 1;
                 }
@@ -115,6 +123,40 @@ async fn call(
         }
     };
     tracing::Instrument::instrument(cx.step(step, act), span).await
+}
+
+async fn shown(
+    model: &dyn ChatModel,
+    request: &ChatRequest,
+    call: &CallCx,
+) -> Result<ChatResponse, LlmError> {
+    let mut stream = model.stream(request, call).await?;
+    let mut new = String::new();
+    loop {
+        let end = match poll_fn(|task| stream.as_mut().poll_next(task)).await {
+            Some(Ok(Delta::Text { choice, text })) => {
+                if choice == 0 {
+                    new += &text;
+                }
+                None
+            }
+            Some(Ok(Delta::End(end))) => Some(*end),
+            Some(Err(e)) => return Err(e),
+            None => {
+                return Err(LlmError::Malformed {
+                    model: model.info().id.clone(),
+                    reason: "it ended without an end".into(),
+                });
+            }
+        };
+        if new.len() >= SHOWN || (end.is_some() && !new.is_empty()) {
+            let text = mem::take(&mut new);
+            call.notice(Notice::Delta { text });
+        }
+        if let Some(end) = end {
+            return Ok(end);
+        }
+    }
 }
 
 async fn wait(call: &CallCx, attempt: u32, asked: Option<Duration>) -> Result<(), Failure> {

@@ -35,14 +35,16 @@ impl BlobStore for NoBlobs {
     }
 }
 
-pub(crate) fn cx_with(cancel: CancelToken) -> CallCx {
-    let ambient = Ambient {
+pub(crate) fn ambient() -> Ambient {
+    Ambient {
         clock: Arc::new(RealClock(Instant::now())),
         blobs: Arc::new(NoBlobs),
         guard: Arc::new(NoGuard),
         secrets: Arc::new(NoSecrets),
-    };
-    CallCx::detached(ambient, cancel)
+    }
+}
+pub(crate) fn cx_with(cancel: CancelToken) -> CallCx {
+    CallCx::detached(ambient(), cancel)
 }
 pub(crate) fn cx() -> CallCx {
     cx_with(CancelToken::new())

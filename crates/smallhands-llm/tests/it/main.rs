@@ -6,5 +6,6 @@ mod cuts;
 mod cx;
 mod failures;
 mod kit;
+mod manager;
 mod openai;
 mod waits;
