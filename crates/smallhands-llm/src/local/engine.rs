@@ -257,7 +257,7 @@ impl Engine {
         let template = model
             .chat_template(None)
             .map_err(|e| failed(e.to_string()))?;
-        let chunk = u32::try_from(PROMPT_CHUNK).unwrap_or(256);
+        let chunk = u32::try_from(PROMPT_CHUNK).unwrap_or(64);
         let threads = i32::try_from(options.threads.clamp(1, 512)).unwrap_or(1);
         let parallel = options.parallel.clamp(1, MAX_PARALLEL);
         let context_tokens = options.context_tokens.clamp(256, model.n_ctx_train());

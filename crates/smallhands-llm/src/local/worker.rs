@@ -14,10 +14,9 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use super::engine::{Choice, Completion, EngineError, Finish, Grammar, Request, Result};
 use super::text::TextBuffer;
 
-/// Prompt tokens per decode call. A cancel waits for at most one such chunk.
-pub(super) const PROMPT_CHUNK: usize = 256;
-/// A prompt is reused up to a multiple of this; divides [`PROMPT_CHUNK`].
-const REUSE_GRID: usize = 64;
+/// Prompt tokens per decode call; a cached prompt is reused up to a multiple of it. A cancel waits
+/// for at most one such chunk, about a second on two cores; larger ones are no faster.
+pub(super) const PROMPT_CHUNK: usize = 64;
 /// Candidates that survive before nucleus sampling (it need not sort the whole vocabulary then).
 const TOP_K: i32 = 64;
 
@@ -168,7 +167,7 @@ impl<'m> Worker<'m> {
             .zip(prompt)
             .take_while(|(a, b)| a == b)
             .count();
-        let mut reused = common.min(prompt.len().saturating_sub(1)) / REUSE_GRID * REUSE_GRID;
+        let mut reused = common.min(prompt.len().saturating_sub(1)) / PROMPT_CHUNK * PROMPT_CHUNK;
         if self
             .context
             .kv_cache_seq_rm(0, Some(as_u32(reused)), None)
