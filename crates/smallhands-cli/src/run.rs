@@ -332,8 +332,8 @@ pub(crate) async fn model(
     text: &str,
     offline: bool,
 ) -> Result<ModelSpec, CliError> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = u32::try_from(threads).unwrap_or(2);
+    let threads = std::thread::available_parallelism()
+        .map_or(2, |n| u32::try_from(n.get().min(8)).unwrap_or(8));
     if let Some(file) = text.strip_prefix("local:") {
         let path = absolute(Path::new(file))?;
         if !path.is_file() {

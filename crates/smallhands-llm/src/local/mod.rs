@@ -29,7 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct LocalOptions {
     /// Tokens that a prompt and its samples may use together.
     pub context_tokens: u32,
-    /// Threads that compute; more than there are free cores is far slower, not faster.
+    /// Threads that compute; by default the cores, at most 8. More than there are free cores is
+    /// slower, not faster.
     pub threads: u32,
     /// Samples that are decoded together.
     pub parallel: u32,
@@ -39,7 +40,8 @@ impl Default for LocalOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            threads: 2,
+            threads: std::thread::available_parallelism()
+                .map_or(2, |n| u32::try_from(n.get().min(8)).unwrap_or(8)),
             parallel: 4,
         }
     }
