@@ -19,13 +19,22 @@ pub trait SandboxBackend: Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// - What the spec asks for and cannot be enforced is an error; there is no weaker sandbox.
-    /// - The source is never changed by what happens inside.
+    /// - It holds exactly the files of the source, and what the snapshot changed.
+    /// - What happens inside changes neither the source nor any other sandbox.
+    /// - A source, snapshot or granted path that is not there is an error; so is a snapshot of
+    ///   another base.
+    /// - Cancelling the call ends it and leaves nothing.
     async fn open(&self, spec: &SandboxSpec, cx: &CallCx)
     -> Result<Box<dyn Sandbox>, SandboxError>;
 }
 
 /// One place to run commands in, with its own view of the files. Paths are relative to the
-/// workspace, with `/`; a path that leaves it is refused.
+/// workspace, with `/`.
+///
+/// # Behavior
+/// - A path that leaves the workspace is [`SandboxError::Path`].
+/// - A symbolic link is followed inside the workspace only.
+/// - A dropped sandbox ends too, without anybody waiting for it.
 #[async_trait]
 pub trait Sandbox: Debug + Send + Sync {
     /// Runs a command to its end.
@@ -33,10 +42,14 @@ pub trait Sandbox: Debug + Send + Sync {
     /// # Behavior
     /// - The result of the command, whatever it is, is an [`Execution`]; an error means that the
     ///   sandbox itself failed.
-    /// - At the deadline, and at the end of the command, everything that it started is dead.
+    /// - Arguments reach the program as they are; no shell reads them.
+    /// - Its environment is a minimal one, the sandbox's and the call's: the host's is not inherited.
+    /// - There is no network but its own.
+    /// - At the deadline, its own or the call's, and at the end of the command, everything that it
+    ///   started is dead.
     /// - Commands of one sandbox run one after the other.
     /// - Output over the cap is read and counted, its head and tail kept.
-    /// - Cancelling the call kills the command.
+    /// - Cancelling the call kills the command; the sandbox goes on.
     async fn exec(
         &self,
         what: &Invocation,
@@ -47,11 +60,14 @@ pub trait Sandbox: Debug + Send + Sync {
     ///
     /// # Behavior
     /// - A missing file is [`SandboxError::NotFound`].
-    /// - A symbolic link is followed inside the sandbox only.
     async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError>;
     /// Creates or replaces a file, with its parent directories; its mode is kept, or `0644`.
     async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), SandboxError>;
-    /// Removes a file or an empty directory.
+    /// Removes a file, a symbolic link or an empty directory.
+    ///
+    /// # Behavior
+    /// - What is missing is [`SandboxError::NotFound`].
+    /// - Of a link the link is removed, not what it names.
     async fn remove(&self, path: &str) -> Result<(), SandboxError>;
     /// What is below a directory, at every depth, sorted by path, `.git` left out.
     async fn list(&self, dir: &str) -> Result<Vec<DirEntry>, SandboxError>;
@@ -62,11 +78,20 @@ pub trait Sandbox: Debug + Send + Sync {
     /// - Modes, symbolic links, deletions, empty directories and names that are not UTF-8 survive.
     async fn snapshot(&self, into: &dyn BlobStore) -> Result<BlobRef, SandboxError>;
     /// Puts the files back to a snapshot of the same base; `None` is the clean base.
+    ///
+    /// # Behavior
+    /// - A snapshot of another base is an error that changes nothing.
     async fn restore(&self, to: Option<&BlobRef>, from: &dyn BlobStore)
     -> Result<(), SandboxError>;
-    /// Another sandbox with the same files, independent from here on.
+    /// Another sandbox with the same files.
+    ///
+    /// # Behavior
+    /// - From here on neither sees what happens in the other, nor ends with it.
     async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError>;
     /// What differs from the base, as a patch that `git apply` takes; empty if nothing does.
+    ///
+    /// # Behavior
+    /// - Names each path whose bytes, mode or target differ, and no other.
     async fn diff(&self) -> Result<String, SandboxError>;
     /// Ends it, and waits until nothing of it is left.
     async fn close(self: Box<Self>) -> Result<(), SandboxError>;

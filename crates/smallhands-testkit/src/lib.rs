@@ -8,11 +8,13 @@
 mod executor;
 mod host;
 mod journal;
+mod sandbox;
 mod workers;
 
 pub use executor::executor;
 pub use host::RecordingHost;
 pub use journal::journal;
+pub use sandbox::{SandboxBed, sandbox, sandbox_files};
 pub use workers::{KitSource, kit_workers};
 
 use smallhands_core::{Ambient, BlobStore, BoxFuture, NoGuard, NoSecrets};

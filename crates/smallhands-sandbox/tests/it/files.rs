@@ -1,7 +1,7 @@
 //! Files, snapshots, forks and diffs.
 
 use crate::support::{Boxed, World, block_on, close, commit_all, git};
-use smallhands_sandbox::{Change, Content, EntryKind, SandboxError, SandboxSpec, Snapshot};
+use smallhands_sandbox::{Change, Content, SandboxError, SandboxSpec, Snapshot};
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 fn changes(w: &World, s: &Boxed) -> Vec<Change<Vec<u8>>> {
@@ -12,118 +12,17 @@ fn changes(w: &World, s: &Boxed) -> Vec<Change<Vec<u8>>> {
     })
 }
 
-pub(crate) fn reads_and_writes() {
+pub(crate) fn what_is_no_file_is_refused() {
     let w = World::new();
     let s = w.open();
+    w.out(&s, "ln -s /proc/self/fd fds; mkfifo pipe");
     block_on(async {
-        assert_eq!(s.read("README.md").await.unwrap(), b"hello\n");
-        assert_eq!(s.read("link").await.unwrap(), b"one\ntwo\nthree\n");
-        assert!(matches!(
-            s.read("none").await,
-            Err(SandboxError::NotFound(_))
-        ));
-        assert!(matches!(
-            s.read("src").await,
-            Err(SandboxError::File { .. })
-        ));
-        s.write("new/deep/er/file", b"x").await.unwrap();
-        s.write("run.sh", b"#!/bin/sh\necho new\n").await.unwrap();
-        let big = vec![7; (3 << 20) + 5];
-        s.write("big", &big).await.unwrap();
-        assert!(s.read("big").await.unwrap() == big);
-        s.write("big", b"").await.unwrap();
-        assert_eq!(s.read("big").await.unwrap(), b"");
-        s.remove("big").await.unwrap();
-        assert!(matches!(
-            s.remove("big").await,
-            Err(SandboxError::NotFound(_))
-        ));
-        assert!(s.remove("new").await.is_err(), "not empty");
-        s.remove("new/deep/er/file").await.unwrap();
-        s.remove("new/deep/er").await.unwrap();
-        let all = s.list("").await.unwrap();
-        let paths: Vec<&str> = all.iter().map(|e| e.path.as_str()).collect();
-        let wanted = [
-            ".gitignore",
-            "README.md",
-            "data",
-            "data/c.bin",
-            "link",
-            "new",
-            "new/deep",
-            "run.sh",
-            "src",
-            "src/a.txt",
-            "src/deep",
-            "src/deep/b.txt",
-        ];
-        assert_eq!(paths, wanted);
-        assert_eq!((all[1].kind, all[1].len), (EntryKind::File, 6));
-        assert_eq!(
-            (all[4].kind, all[5].kind),
-            (EntryKind::Symlink, EntryKind::Dir)
-        );
-        let below = s.list("src").await.unwrap();
-        assert_eq!((below.len(), below[2].path.as_str()), (3, "src/deep/b.txt"));
-    });
-    assert_eq!(w.out(&s, "./run.sh"), "new\n", "the mode is kept");
-    close(s);
-}
-
-pub(crate) fn paths_stay_inside() {
-    let w = World::new();
-    let s = w.open();
-    let script = "ln -s /etc/passwd out; ln -s / root; ln -s ../../../etc up; ln -s /proc/self/fd \
-                  fds; ln -s src/a.txt ok; mkfifo pipe; ln -s loop loop; mkdir -p d; ln -s .. d/e";
-    w.out(&s, script);
-    block_on(async {
-        for path in [
-            "out",
-            "root/etc/passwd",
-            "up/passwd",
-            "fds/0",
-            "loop",
-            "pipe",
-        ] {
+        for path in ["fds/0", "pipe"] {
             let r = s.read(path).await;
             assert!(r.is_err(), "read {path}: {r:?}");
             let r = s.write(path, b"x").await;
             assert!(r.is_err(), "write {path}: {r:?}");
         }
-        for path in [
-            "/etc/passwd",
-            "../x",
-            "src/../../x",
-            "a/../../../etc/passwd",
-            "\0",
-            "/",
-        ] {
-            assert!(
-                matches!(s.read(path).await, Err(SandboxError::Path { .. })),
-                "{path}"
-            );
-            assert!(
-                matches!(s.write(path, b"x").await, Err(SandboxError::Path { .. })),
-                "{path}"
-            );
-            assert!(
-                matches!(s.remove(path).await, Err(SandboxError::Path { .. })),
-                "{path}"
-            );
-            assert!(
-                matches!(s.list(path).await, Err(SandboxError::Path { .. })),
-                "{path}"
-            );
-        }
-        assert!(matches!(s.remove("").await, Err(SandboxError::Path { .. })));
-        assert!(s.write("root/tmp/x", b"x").await.is_err());
-        assert!(s.list("root").await.is_err());
-        assert_eq!(s.read("ok").await.unwrap(), b"one\ntwo\nthree\n");
-        // Inside, a way up and down again is fine.
-        assert_eq!(s.read("d/e/README.md").await.unwrap(), b"hello\n");
-        // A link is removed, not what it names.
-        s.remove("ok").await.unwrap();
-        assert!(s.read("src/a.txt").await.is_ok());
     });
     close(s);
 }
@@ -314,19 +213,6 @@ pub(crate) fn files_become_directories_and_back() {
     }
 }
 
-pub(crate) fn an_empty_sandbox_works() {
-    let w = World::new();
-    let s = w.try_open(&SandboxSpec::default()).unwrap();
-    assert_eq!(w.out(&s, "ls -A"), "");
-    block_on(s.write("a/b", b"x\n")).unwrap();
-    assert_eq!(changes(&w, &s).len(), 2);
-    assert!(block_on(s.diff()).unwrap().contains("+++ b/a/b"));
-    let forked = block_on(s.fork()).unwrap();
-    assert_eq!(w.out(&forked, "cat a/b"), "x\n");
-    close(forked);
-    close(s);
-}
-
 pub(crate) fn unreadable_files_are_saved_too() {
     let w = World::new();
     let s = w.open();
@@ -370,23 +256,6 @@ pub(crate) fn a_hostile_tree_is_removed() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     panic!("the dropped sandbox left its files");
-}
-
-pub(crate) fn the_base_never_changes() {
-    let w = World::new();
-    let commit = w.spec().source.unwrap().commit;
-    let base = w.store.checkout(&commit).unwrap();
-    let s = w.open();
-    w.out(
-        &s,
-        "chmod -R u+w .; for f in README.md src/a.txt; do echo x >> $f; done; rm -r data",
-    );
-    assert_eq!(fs::read(base.join("README.md")).unwrap(), b"hello\n");
-    assert!(base.join("data/c.bin").exists());
-    let second = w.open();
-    assert_eq!(w.out(&second, "cat README.md"), "hello\n");
-    close(second);
-    close(s);
 }
 
 pub(crate) fn copies_start_without_an_index_of_the_user() {

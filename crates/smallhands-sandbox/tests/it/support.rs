@@ -159,7 +159,6 @@ pub(crate) struct World {
     pub(crate) store: Arc<RepoStore>,
     pub(crate) backend: NativeBackend,
     pub(crate) blobs: Arc<MemoryBlobs>,
-    pub(crate) cancel: CancelToken,
     pub(crate) cx: CallCx,
     // Last, so that the backend is gone before it.
     pub(crate) dir: TempDir,
@@ -178,20 +177,18 @@ impl World {
         change(&mut options);
         let backend = NativeBackend::new(options).unwrap();
         let blobs = Arc::new(MemoryBlobs::default());
-        let cancel = CancelToken::new();
         let ambient = Ambient {
             clock: Arc::new(RealClock(Instant::now())),
             blobs: blobs.clone(),
             guard: Arc::new(NoGuard),
             secrets: Arc::new(NoSecrets),
         };
-        let cx = CallCx::detached(ambient, cancel.clone());
+        let cx = CallCx::detached(ambient, CancelToken::new());
         Self {
             repo,
             store,
             backend,
             blobs,
-            cancel,
             cx,
             dir,
         }
