@@ -11,7 +11,10 @@ use smallhands_graph::{
 use smallhands_llm::{ChatModel, ModelManager};
 use smallhands_sandbox::SandboxBackend;
 use smallhands_tools::{Registry, developer_tools};
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::{self, Debug},
+    sync::Arc,
+};
 
 /// Gets everything that happens in a run: for eyes, never for decisions.
 pub trait Sink: Debug + Send + Sync + 'static {
@@ -22,11 +25,29 @@ pub trait Sink: Debug + Send + Sync + 'static {
     fn update(&self, run: &RunId, update: &Update);
 }
 
+type MakeExecutor = dyn Fn(Vec<Arc<dyn Worker>>, Ambient) -> Arc<dyn Executor> + Send + Sync;
+
+/// What places the workers that the builder's other layers make.
+struct Make(Box<MakeExecutor>);
+
+impl Default for Make {
+    fn default() -> Self {
+        Self(Box::new(|w, a| Arc::new(InProcess::new(w, a))))
+    }
+}
+
+impl Debug for Make {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Make")
+    }
+}
+
 /// Takes each layer as a trait object. What is not given is a default, or is not needed.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Builder {
     executor: Option<Arc<dyn Executor>>,
+    make: Make,
     sandbox: Option<Arc<dyn SandboxBackend>>,
     models: Vec<Arc<dyn ChatModel>>,
     memory: Option<Arc<dyn Memory>>,
@@ -43,9 +64,18 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where tasks run; by default in this process.
+    /// Where tasks run, with workers of its own; by default in this process.
     pub fn executor(mut self, e: Arc<dyn Executor>) -> Self {
         self.executor = Some(e);
+        self
+    }
+    /// Where tasks run in this process: makes an executor of the workers that the other layers
+    /// give, for each run.
+    pub fn executor_with(
+        mut self,
+        make: impl Fn(Vec<Arc<dyn Worker>>, Ambient) -> Arc<dyn Executor> + Send + Sync + 'static,
+    ) -> Self {
+        self.make = Make(Box::new(make));
         self
     }
     /// Where code runs; needed for repairs.
@@ -193,7 +223,7 @@ impl SmallHands {
             .given
             .executor
             .clone()
-            .unwrap_or_else(|| Arc::new(InProcess::new(workers, self.ambient.clone())));
+            .unwrap_or_else(|| (self.given.make.0)(workers, self.ambient.clone()));
         let clock = self.ambient.clock.clone();
         let engine = Engine::new(self.store.clone(), executor, clock);
         match &self.given.owner {

@@ -134,6 +134,10 @@ pub fn sandbox(
 ///
 /// # Errors
 /// The model cannot be loaded, its key is missing, or this program was built without it.
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unused_variables, reason = "only models over the network have keys")
+)]
 pub fn model(spec: &ModelSpec, secrets: &dyn Secrets) -> Result<Arc<dyn ChatModel>, Failure> {
     match spec {
         #[cfg(feature = "local-model")]
