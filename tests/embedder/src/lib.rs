@@ -3,6 +3,7 @@
 
 mod executor;
 mod files;
+pub mod hook;
 mod layers;
 mod sandbox;
 mod workers;
