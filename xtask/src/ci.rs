@@ -1,15 +1,19 @@
 use crate::{
     Result, bench, checks, demo,
-    tools::{cargo, model, native, pytest, run},
+    tools::{cargo, model, native, pytest, root, run, target},
     torture,
 };
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 type Stage = (&'static str, fn() -> Result);
 
 /// What CI runs, in the order in which a mistake shows soonest.
 const STAGES: &[Stage] = &[
-    ("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
+    ("format", format),
     ("rules of the house", checks::all),
     ("clippy, all features", clippy),
     ("tests and doc tests", || tests(false)),
@@ -53,6 +57,22 @@ pub(crate) fn all() -> Result {
     }
 }
 
+fn format() -> Result {
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(embedder("fmt")?.arg("--check"))
+}
+
+/// Cargo for the crate outside the workspace: with our versions of what it shares with us.
+fn embedder(verb: &str) -> Result<Command> {
+    let to = root().join("tests/embedder/Cargo.lock");
+    fs::copy(root().join("Cargo.lock"), to).map_err(|e| e.to_string())?;
+    Ok(cargo(&[
+        verb,
+        "--manifest-path",
+        "tests/embedder/Cargo.toml",
+    ]))
+}
+
 fn clippy() -> Result {
     let args = [
         "clippy",
@@ -63,10 +83,14 @@ fn clippy() -> Result {
         "-D",
         "warnings",
     ];
-    run(cargo(&args).envs(native()?))
+    run(cargo(&args).envs(native()?))?;
+    let mut c = embedder("clippy")?;
+    c.arg("--target-dir").arg(target());
+    run(c.args(["--all-targets", "--", "-D", "warnings"]))
 }
 
-/// All tests of the workspace; with `slow` those that ask a real model too.
+/// All tests of the workspace and of the crate outside it; with `slow` those that ask a real model
+/// too.
 pub(crate) fn tests(slow: bool) -> Result {
     let mut c = cargo(&["test", "--workspace", "--all-features"]);
     c.envs(native()?).env("SMALLHANDS_TEST_PYTEST", pytest()?);
@@ -74,7 +98,8 @@ pub(crate) fn tests(slow: bool) -> Result {
         c.env("SMALLHANDS_SLOW", "1")
             .env("SMALLHANDS_TEST_MODEL", model()?);
     }
-    run(&mut c)
+    run(&mut c)?;
+    run(embedder("test")?.arg("--target-dir").arg(target()))
 }
 
 fn documentation() -> Result {

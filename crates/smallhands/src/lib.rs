@@ -44,6 +44,22 @@ pub mod standard;
 /// pool and the native sandbox refuse with a typed error; `main` is never run a second time.
 ///
 /// `worker` makes what a worker process is made of, from the blob store of its engine.
+///
+/// # In tests
+///
+/// The `main` of a test binary is the harness's. A constructor comes before it, by the crate
+/// [ctor](https://docs.rs/ctor), once in each test binary whose tests need the hook (with glibc or
+/// on macOS: elsewhere a constructor does not see the program's arguments):
+///
+/// ```ignore
+/// #[ctor::ctor(unsafe)]
+/// fn before_main() {
+///     smallhands::init(worker_parts);
+/// }
+///
+/// #[tokio::test]
+/// async fn a_pool_works() { /* .. */ }
+/// ```
 #[cfg(feature = "exec")]
 pub fn init(
     worker: impl FnOnce(std::sync::Arc<dyn core::BlobStore>) -> Result<exec::WorkerParts, core::Failure>,
