@@ -3,7 +3,7 @@
 
 mod faulty;
 
-use faulty::{FAULTS, Faulty};
+use faulty::{FAULTS, Faulty, LEFT};
 use libtest_mimic::{Arguments, Failed, Trial};
 use smallhands_core::Timestamp;
 use smallhands_sandbox::{
@@ -19,6 +19,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 /// A native backend in a new directory, with the kit's commit.
@@ -110,6 +112,13 @@ fn main() -> ExitCode {
         trials.push(Trial::test("once more without privilege", again));
     }
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
-    drop(fs::remove_dir_all(root));
+    LEFT.lock().unwrap().clear();
+    // A dropped sandbox ends in the background.
+    for _ in 0..100 {
+        if fs::remove_dir_all(&root).is_ok() || !root.exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
     code
 }

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Writes until it is killed, out of reach of anything but the end of the sandbox's processes.
-const DAEMON: &str = "(setsid nohup sh -c 'while :; do echo x >> beat; sleep 0.02; done' \
-                      >/dev/null 2>&1 &); until test -s beat; do sleep 0.02; done; echo started; ";
+/// Writes for a minute, out of reach of anything but the end of the sandbox's processes.
+const DAEMON: &str = "(setsid nohup sh -c 'for i in $(seq 3000); do echo x >> beat; sleep 0.02; \
+                      done' >/dev/null 2>&1 &); until test -s beat; do sleep 0.02; done; \
+                      echo started; ";
 
 /// Nobody writes any more.
 async fn silent(b: &Bed, s: &Boxed) -> Result<(), String> {
