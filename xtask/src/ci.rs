@@ -1,6 +1,6 @@
 use crate::{
     Result, bench, checks, demo,
-    tools::{cargo, model, native, pytest, root, run, target},
+    tools::{cargo, linter, model, native, pytest, root, run, target},
     torture,
 };
 use std::{
@@ -15,20 +15,25 @@ type Stage = (&'static str, fn() -> Result);
 const STAGES: &[Stage] = &[
     ("format", format),
     ("rules of the house", checks::all),
+    ("spelling", || run(&mut linter("typos")?)),
+    ("bans, licences, sources", || {
+        deny(&["bans", "licenses", "sources"])
+    }),
     ("clippy, all features", clippy),
     ("tests and doc tests", || tests(false)),
     ("documentation", documentation),
+    ("each feature, each pair", features),
     ("examples", examples),
     ("kill -9, 10 times", || torture::run("kill9", 10, false)),
     ("figures: spine", || bench::run("spine", false)),
     ("demo", ci_demo),
 ];
 
-/// Every stage, a table at the end.
-pub(crate) fn all() -> Result {
+/// Every stage whose name has `part` in it, a table at the end.
+pub(crate) fn all(part: &str) -> Result {
     let mut table = Vec::new();
     let started = Instant::now();
-    for (name, stage) in STAGES {
+    for (name, stage) in STAGES.iter().filter(|s| s.0.contains(part)) {
         println!("\n==> {name}");
         let begin = Instant::now();
         let result = stage();
@@ -51,9 +56,10 @@ pub(crate) fn all() -> Result {
         table.len() - failed.len(),
         failed.len()
     );
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(format!("failed: {}", failed.join(", "))),
+    match (table.is_empty(), failed.is_empty()) {
+        (true, _) => Err(format!("there is no stage like `{part}`")),
+        (_, true) => Ok(()),
+        _ => Err(format!("failed: {}", failed.join(", "))),
     }
 }
 
@@ -87,6 +93,38 @@ fn clippy() -> Result {
     let mut c = embedder("clippy")?;
     c.arg("--target-dir").arg(target());
     run(c.args(["--all-targets", "--", "-D", "warnings"]))
+}
+
+pub(crate) fn deny(what: &[&str]) -> Result {
+    run(linter("cargo-deny")?.args(["--locked", "check"]).args(what))
+}
+
+/// The facade with each of its features, and with each two of its layers. Without
+/// `local-model`, which builds llama.cpp and is in clippy's all features. Clippy, not check,
+/// because only it makes errors of warnings without building every dependency again; no
+/// `--no-dev-deps`, because a resolver since 2 leaves them out and the flag rewrites manifests.
+fn features() -> Result {
+    const LAYERS: &str = "agents,exec,graph,llm,memory,obs,sandbox,tools";
+    for which in [
+        &[
+            "--each-feature",
+            "--exclude-all-features",
+            "--exclude-features",
+            "local-model",
+        ][..],
+        &[
+            "--feature-powerset",
+            "--depth",
+            "2",
+            "--include-features",
+            LAYERS,
+        ],
+    ] {
+        let mut c = linter("cargo-hack")?;
+        c.args(["hack", "clippy", "--quiet", "-p", "smallhands"]);
+        run(c.args(which).args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }
 
 /// All tests of the workspace and of the crate outside it; with `slow` those that ask a real model

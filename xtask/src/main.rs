@@ -16,7 +16,8 @@ cargo xtask examples         run every example
 cargo xtask bench NAME       figures: spine        (--json: one object a line)
 cargo xtask torture NAME     faults: kill9         (--json, --kills N)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
-cargo xtask ci               all of it, as CI does, with a table of the stages
+cargo xtask advisories       known faults of the dependencies; gets a database from the network
+cargo xtask ci [PART]        all of it, as CI does, with a table; or the stages named like PART
 ";
 
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
             torture::run(name, kills, has("--json"))
         }
         Some("check") => checks::all(),
-        Some("ci") => ci::all(),
+        Some("advisories") => ci::deny(&["advisories"]),
+        Some("ci") => ci::all(name),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             Ok(())

