@@ -5,7 +5,9 @@
 mod quixbugs;
 mod record;
 mod stats;
+mod timing;
 
 pub use quixbugs::{Program, SuiteError, quixbugs};
-pub use record::{Record, table};
+pub use record::{Record, lines, table};
 pub use stats::{median, wilson};
+pub use timing::{Timing, beside};

@@ -1,28 +1,33 @@
 use crate::{
     Result,
-    tools::{Temp, demo_repository, output, pytest, repair_args, root, smallhands},
+    tools::{self, Temp, cargo, demo_repository, output, pytest, repair_args, root, smallhands},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
+use smallhands_benchmarks::{Record, lines, median, table};
 use std::{process::Command, time::Instant};
 
-/// One figure, as people and machines read it.
-struct Figure {
-    name: &'static str,
-    value: f64,
-    unit: &'static str,
-    better: &'static str,
-    anchor: &'static str,
-    anchor_value: f64,
-    n: usize,
-    spread: f64,
+pub(crate) fn run(name: &str, json: bool) -> Result {
+    match name {
+        "spine" => spine(json),
+        "micro" => micro(json, false),
+        _ => Err("there are: bench spine | micro".into()),
+    }
+}
+
+/// `micro`: each layer beside its raw limit; `quick` is few rounds of an unoptimised build, to see
+/// that all of them work.
+pub(crate) fn micro(json: bool, quick: bool) -> Result {
+    let mut c = cargo(&["bench", "--quiet", "-p", "smallhands-benches"]);
+    if quick {
+        c.args(["--profile", "dev"]);
+    }
+    c.arg("--").args(quick.then_some("--quick"));
+    tools::run(c.args(json.then_some("--json")))
 }
 
 /// `spine`: how long our own machinery takes around a repair whose model answers at once, beside
 /// the raw limit: the same test runs without us.
-pub(crate) fn run(name: &str, json: bool) -> Result {
-    if name != "spine" {
-        return Err("there is: bench spine".into());
-    }
+fn spine(json: bool) -> Result {
     let (pytest, program) = (pytest()?, smallhands(false)?);
     let tmp = Temp::new("bench")?;
     let repo = tmp.0.join("textkit");
@@ -73,32 +78,23 @@ pub(crate) fn run(name: &str, json: bool) -> Result {
         green.push(figures["wall"].as_f64().unwrap_or(0.0));
         peak.push(figures["peak_mb"].as_f64().unwrap_or(0.0));
     }
-    let (raw_one, _) = middle(&mut raw);
+    let raw = median(&raw).unwrap_or(0.0);
     // A repair of two bugs runs the tests four times: before, each candidate, after.
-    let anchors = [
-        "one bare run of the tests",
-        "four bare runs of the tests",
-        "25 MB, the aim for the engine",
-    ];
-    let mut figures = Vec::new();
-    for (name, unit, mut values, anchor, anchor_value) in [
-        ("spine/first_model_call", "s", first, anchors[0], raw_one),
-        ("spine/green", "s", green, anchors[1], raw_one * 4.0),
-        ("spine/peak_memory", "MB", peak, anchors[2], 25.0),
-    ] {
-        let (value, spread) = middle(&mut values);
-        figures.push(Figure {
-            name,
-            value,
-            unit,
-            better: "lower",
-            anchor,
-            anchor_value,
-            n: values.len(),
-            spread,
-        });
-    }
-    print(&figures, json)
+    let (one, four) = ("one bare run of the tests", "four bare runs of the tests");
+    let aim = "25 MB, the aim for the engine";
+    print(
+        &[
+            Record::new("spine/first_model_call", "s", &first, one, raw),
+            Record::new("spine/green", "s", &green, four, raw * 4.0),
+            Record::new("spine/peak_memory", "MB", &peak, aim, 25.0),
+        ],
+        json,
+    )
+}
+
+fn print(records: &[Record], json: bool) -> Result {
+    print!("{}", if json { lines(records) } else { table(records) });
+    Ok(())
 }
 
 /// Runs a command and prints its wall time and the peak memory of its largest process.
@@ -108,52 +104,3 @@ t=time.time(); p=subprocess.run(sys.argv[1:],stdout=subprocess.PIPE,stderr=subpr
 if p.returncode: sys.stderr.write(p.stderr.decode()); sys.exit(p.returncode)
 print(p.stdout.decode().strip()); print(json.dumps({'wall':w,'peak_mb':resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1024}))
 ";
-
-/// Median, and the distance from least to greatest.
-fn middle(values: &mut [f64]) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let spread = values
-        .last()
-        .zip(values.first())
-        .map_or(0.0, |(b, a)| b - a);
-    (values.get(values.len() / 2).copied().unwrap_or(0.0), spread)
-}
-
-fn print(figures: &[Figure], json: bool) -> Result {
-    let commit =
-        output(
-            Command::new("git")
-                .current_dir(root())
-                .args(["rev-parse", "--short", "HEAD"]),
-        )?;
-    let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = machine
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or(": unknown");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let machine = format!("{} x{cores}", cpu.trim_start_matches(['\t', ' ', ':']));
-    if !json {
-        println!(
-            "{:<26} {:>9} {:<3} {:>9} {:>7}  anchor",
-            "figure", "value", "", "anchor", "ratio"
-        );
-    }
-    for f in figures {
-        let ratio = f.value / f.anchor_value;
-        if json {
-            let line = json!({
-                "name": f.name, "value": f.value, "unit": f.unit, "better": f.better, "anchor": f.anchor,
-                "anchor_value": f.anchor_value, "ratio": ratio, "n": f.n, "spread": f.spread,
-                "commit": commit.trim(), "machine": machine,
-            });
-            println!("{line}");
-        } else {
-            println!(
-                "{:<26} {:>9.3} {:<3} {:>9.3} {ratio:>7.2}  {} (n={}, spread {:.3})",
-                f.name, f.value, f.unit, f.anchor_value, f.anchor, f.n, f.spread
-            );
-        }
-    }
-    Ok(())
-}

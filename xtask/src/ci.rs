@@ -23,7 +23,7 @@ const STAGES: &[Stage] = &[
     ("tests and doc tests", || tests(false)),
     ("documentation", documentation),
     ("each feature, each pair", features),
-    ("examples", examples),
+    ("examples and benches", examples),
     ("kill -9, 10 times", || torture::run("kill9", 10, false)),
     ("figures: spine", || bench::run("spine", false)),
     ("demo", ci_demo),
@@ -153,7 +153,7 @@ fn documentation() -> Result {
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Every example, to its end.
+/// Every example to its end, and every bench a few times.
 pub(crate) fn examples() -> Result {
     for name in [
         "quickstart",
@@ -172,7 +172,9 @@ pub(crate) fn examples() -> Result {
         ]))?;
     }
     println!("--> embed_graph");
-    run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))
+    run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
+    println!("--> benches");
+    bench::micro(false, true)
 }
 
 /// With the real model if it can be had; else with recorded answers, and that is said.

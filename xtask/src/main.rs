@@ -12,8 +12,8 @@ use std::{env, process::ExitCode};
 const HELP: &str = "\
 cargo xtask demo             repair the example repository with the local model, end to end
 cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
-cargo xtask examples         run every example
-cargo xtask bench NAME       figures: spine        (--json: one object a line)
+cargo xtask examples         run every example, and every bench a few times
+cargo xtask bench NAME       figures: spine, micro (--json: one object a line)
 cargo xtask torture NAME     faults: kill9         (--json, --kills N)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
