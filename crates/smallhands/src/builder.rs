@@ -152,13 +152,9 @@ impl Builder {
     /// Puts them together.
     ///
     /// # Errors
-    /// `build.crosses_processes`: objects that live in this process were given together with an
-    /// executor whose workers live in others.
+    /// `build.executor`: an executor was given, which brings its own workers, together with a layer
+    /// that those workers would never see.
     pub fn build(self) -> Result<SmallHands, Failure> {
-        let crosses = self
-            .executor
-            .as_ref()
-            .is_some_and(|e| e.capabilities().crosses_processes);
         let own = [
             ("sandbox", self.sandbox.is_some()),
             ("model", !self.models.is_empty()),
@@ -168,14 +164,14 @@ impl Builder {
             ("worker", !self.workers.is_empty()),
             ("guardrail", self.guard.is_some()),
         ];
-        if let (true, Some((what, _))) = (crosses, own.iter().find(|(_, given)| *given)) {
+        let lost = own.iter().find(|(_, given)| *given);
+        if let (Some(_), Some((what, _))) = (&self.executor, lost) {
             let why = format!(
-                "the executor runs tasks in other processes, where the {what} given to the builder does not reach"
+                "the executor brings its own workers, which the {what} given to the builder would not reach"
             );
-            return Err(
-                Failure::new("build.crosses_processes", FailureClass::Input, why)
-                    .hint("make it in the WorkerSource that is given to smallhands::init"),
-            );
+            return Err(Failure::new("build.executor", FailureClass::Input, why).hint(
+                "give the builder `executor_with`, or make the layer where the executor's workers are made",
+            ));
         }
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let store = self
