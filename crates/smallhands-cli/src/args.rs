@@ -173,7 +173,7 @@ pub(crate) struct BenchArgs {
     /// As for `run`.
     #[arg(long, value_name = "MODEL", default_value = "local")]
     pub(crate) model: Vec<String>,
-    /// How pytest is run; pytest-timeout is needed.
+    /// How pytest is run; with pytest-timeout, a limit holds for each test, else for all.
     #[arg(long, value_name = "COMMAND", default_value = "python3 -m pytest -q")]
     pub(crate) test: String,
     /// Candidates that the model draws in each round.

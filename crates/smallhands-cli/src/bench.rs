@@ -8,7 +8,7 @@ use smallhands::{
     core::{Ambient, Budget, CallCx, CancelToken, NoGuard, NoSecrets},
     graph::{RunStatus, StateStore, SystemClock},
     llm::ChatModel,
-    sandbox::{RepoSource, RepoStore, SandboxBackend, SandboxSpec, Uncommitted},
+    sandbox::{Invocation, RepoSource, RepoStore, SandboxBackend, SandboxSpec, Uncommitted},
     standard::{self, Target},
     tools::TestCommand,
 };
@@ -16,7 +16,7 @@ use smallhands_benchmarks::{Program, Record, median, quixbugs, table, wilson};
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,8 @@ struct Bench<'a> {
     store: Arc<dyn StateStore>,
     models: Vec<Arc<dyn ChatModel>>,
     args: &'a BenchArgs,
+    /// Whether pytest-timeout is there: it ends one test where we can end only the whole run.
+    timeouts: OnceLock<bool>,
 }
 
 /// `smallhands bench quixbugs`.
@@ -77,6 +79,7 @@ pub(crate) async fn bench(dirs: &Dirs, out: Out, a: BenchArgs) -> Result<u8, Cli
         store: standard::store(&dirs.state)?,
         models,
         args: &a,
+        timeouts: OnceLock::new(),
     };
     let mut rows = Vec::new();
     for p in &programs {
@@ -144,9 +147,35 @@ fn records(rows: &[Row], fixed: &[&Row], seconds: &[f64]) -> Vec<Record> {
 
 impl Bench<'_> {
     fn command(&self, p: &Program, timeout: u64, more: &str) -> Result<TestCommand, CliError> {
-        let line = format!("{} --timeout={timeout} {more} {}", self.args.test, p.test());
+        let each = self.timeouts.get() == Some(&true);
+        let (limit, whole) = match each {
+            true => (format!("--timeout={timeout}"), 600),
+            false => (String::new(), timeout),
+        };
+        let line = format!("{} {limit} {more} {}", self.args.test, p.test());
         let c = TestCommand::parse(&line).map_err(|e| CliError::new(2, "usage", e.to_string()))?;
-        Ok(c.timeout(Duration::from_secs(600)))
+        Ok(c.timeout(Duration::from_secs(whole)))
+    }
+
+    /// Tries the option of pytest-timeout, once.
+    async fn look_for_timeouts(&self, p: &Program, base: &str) -> Result<(), CliError> {
+        if self.timeouts.get().is_some() {
+            return Ok(());
+        }
+        let tests = self.command(p, 60, "")?;
+        let call = self.call();
+        let sandbox = self
+            .sandboxes
+            .open(&self.spec(base, &tests)?, &call)
+            .await?;
+        let more = ["--timeout=60", "--version"].map(str::to_owned);
+        let argv = tests.argv.into_iter().chain(more);
+        let tried = sandbox
+            .exec(&Invocation::new(argv), &mut |_, _| {}, &call)
+            .await?;
+        sandbox.close().await?;
+        self.timeouts.get_or_init(|| tried.ok());
+        Ok(())
     }
 
     fn spec(&self, commit: &str, tests: &TestCommand) -> Result<SandboxSpec, CliError> {
@@ -183,6 +212,7 @@ impl Bench<'_> {
         p.write(&repo).map_err(suite)?;
         run::commit_all(&self.git, &repo)?;
         let base = self.repos.import(&repo, None, Uncommitted::Exclude)?.commit;
+        self.look_for_timeouts(p, &base).await?;
         let grade = self.command(p, 60, "--runslow")?;
         let mut row = Row {
             name: p.name.clone(),
@@ -239,7 +269,7 @@ impl Bench<'_> {
                 r.tail.lines().last().unwrap_or(&r.ended)
             );
             return Err(CliError::new(6, "tests.not_started", why).hint(
-                "pytest and pytest-timeout must be visible: --read-only DIR --env PYTHONPATH=DIR",
+                "pytest must be visible in the sandbox: --test 'PYTHON -m pytest -q', or --read-only DIR --env PYTHONPATH=DIR",
             ));
         }
         Ok(r.ok)

@@ -62,12 +62,15 @@ pub(crate) fn of(argv: &[String]) -> Toolchain {
             t.read_only.push(prefix.to_owned());
         }
     }
-    t.read_only.retain(|p| outside(p));
-    t.read_only.sort();
-    t.read_only.dedup();
-    let all = t.read_only.clone();
-    t.read_only
-        .retain(|p| !all.iter().any(|q| q != p && p.starts_with(q)));
+    // The order is that of the sandbox's PATH: a virtual environment before what it stands on.
+    let mut all = Vec::<PathBuf>::new();
+    for p in t.read_only.into_iter().filter(|p| outside(p)) {
+        if !all.contains(&p) {
+            all.push(p);
+        }
+    }
+    let within = |p: &PathBuf| all.iter().any(|q| q != p && p.starts_with(q));
+    t.read_only = all.iter().filter(|p| !within(p)).cloned().collect();
     t
 }
 

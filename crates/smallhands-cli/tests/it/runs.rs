@@ -211,3 +211,33 @@ fn a_second_driver_is_refused_until_the_first_is_dead() {
     signal(&again, "-KILL");
     again.wait().unwrap();
 }
+
+#[test]
+fn a_virtual_environment_comes_before_the_python_that_it_stands_on() {
+    let Some(pytest) = std::env::var("SMALLHANDS_TEST_PYTEST").ok() else {
+        println!("SKIPPED: SMALLHANDS_TEST_PYTEST is not set; cargo xtask test sets it");
+        return;
+    };
+    let b = Bed::new();
+    b.write(
+        "test_calc.py",
+        "from calc import add\n\ndef test_add():\n    assert add(2, 3) == 5\n",
+    );
+    b.commit();
+    let venv = b.dir.path().join("zz-venv");
+    let made = Command::new("python3")
+        .args(["-m", "venv", "--without-pip"])
+        .arg(&venv)
+        .status();
+    assert!(made.unwrap().success());
+    let libs = std::fs::read_dir(venv.join("lib")).unwrap();
+    let lib = libs.flatten().next().unwrap().path();
+    std::fs::write(lib.join("site-packages/tests.pth"), &pytest).unwrap();
+    let model = b.model();
+    let mut args = b.run_args(&model, "python3 -m pytest -q");
+    args.extend(["--read-only", &pytest]);
+    let old = std::env::var("PATH").unwrap();
+    let path = format!("{}:{old}", venv.join("bin").display());
+    let said = Said::of(b.command(&args).env("PATH", path).output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
