@@ -6,22 +6,33 @@ use serde_json::Value;
 use smallhands_benchmarks::{Record, lines, median, table};
 use std::{process::Command, time::Instant};
 
-pub(crate) fn run(name: &str, json: bool) -> Result {
+pub(crate) fn run(name: &str, json: bool, full: bool) -> Result {
     match name {
         "spine" => spine(json),
         "micro" => micro(json, false),
-        _ => Err("there are: bench spine | micro".into()),
+        "graph" => graph(json, full, false),
+        _ => Err("there are: bench spine | micro | graph".into()),
     }
+}
+
+/// `graph`: the engine beside what its journal alone would cost; `full` with what takes minutes.
+pub(crate) fn graph(json: bool, full: bool, quick: bool) -> Result {
+    layer("smallhands-bench-graph", json, quick, full)
 }
 
 /// `micro`: each layer beside its raw limit; `quick` is few rounds of an unoptimised build, to see
 /// that all of them work.
 pub(crate) fn micro(json: bool, quick: bool) -> Result {
-    let mut c = cargo(&["bench", "--quiet", "-p", "smallhands-benches"]);
+    layer("smallhands-benches", json, quick, false)
+}
+
+fn layer(package: &str, json: bool, quick: bool, full: bool) -> Result {
+    let mut c = cargo(&["bench", "--quiet", "-p", package]);
     if quick {
         c.args(["--profile", "dev"]);
     }
     c.arg("--").args(quick.then_some("--quick"));
+    c.args(full.then_some("--full"));
     tools::run(c.args(json.then_some("--json")))
 }
 

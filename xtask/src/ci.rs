@@ -25,7 +25,7 @@ const STAGES: &[Stage] = &[
     ("each feature, each pair", features),
     ("examples and benches", examples),
     ("kill -9, 10 times", || torture::run("kill9", 10, false)),
-    ("figures: spine", || bench::run("spine", false)),
+    ("figures: spine", || bench::run("spine", false, false)),
     ("demo", ci_demo),
 ];
 
@@ -174,6 +174,7 @@ pub(crate) fn examples() -> Result {
     println!("--> embed_graph");
     run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
     println!("--> benches");
+    bench::graph(false, false, true)?;
     bench::micro(false, true)
 }
 

@@ -13,7 +13,7 @@ const HELP: &str = "\
 cargo xtask demo             repair the example repository with the local model, end to end
 cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
 cargo xtask examples         run every example, and every bench a few times
-cargo xtask bench NAME       figures: spine, micro (--json: one object a line)
+cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; --full: the slow too)
 cargo xtask torture NAME     faults: kill9         (--json, --kills N)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::demo(has("--recorded")),
         Some("test") => ci::tests(has("--slow")),
         Some("examples") => ci::examples(),
-        Some("bench") => bench::run(name, has("--json")),
+        Some("bench") => bench::run(name, has("--json"), has("--full")),
         Some("torture") => {
             let kills = value("--kills").and_then(|n| n.parse().ok()).unwrap_or(10);
             torture::run(name, kills, has("--json"))

@@ -1,0 +1,84 @@
+use crate::bed::{RUN, Result};
+use rusqlite::{Connection, params};
+use smallhands_graph::Durability;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// A row of the journal, as SQLite holds it.
+pub(crate) struct Row {
+    at: i64,
+    kind: String,
+    version: i64,
+    pub(crate) body: String,
+}
+
+/// What a store wrote for the run.
+pub(crate) fn rows(store: &Path) -> Result<Vec<Row>> {
+    let conn = Connection::open(store.join("journal.db"))?;
+    let mut q = conn.prepare("SELECT at, kind, version, body FROM records ORDER BY seq")?;
+    let rows = q.query_map([], |r| {
+        Ok(Row {
+            at: r.get(0)?,
+            kind: r.get(1)?,
+            version: r.get(2)?,
+            body: r.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Size of the journal once all of it is in the one file.
+pub(crate) fn journal_mb(store: &Path) -> Result<f64> {
+    let path = store.join("journal.db");
+    let conn = Connection::open(&path)?;
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(path.metadata()?.len() as f64 / 1e6)
+}
+
+/// The same SQLite, table and pragmas: these rows in these batches, with a head in each, and no
+/// engine, no JSON, no second thread.
+pub(crate) fn write(
+    dir: &Path,
+    level: Durability,
+    rows: &[Row],
+    batches: &[usize],
+) -> Result<Duration> {
+    let mut conn = Connection::open(dir.join("floor.db"))?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = match level {
+        Durability::PowerLoss => "FULL",
+        Durability::ProcessCrash => "NORMAL",
+    };
+    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.execute_batch(
+        "CREATE TABLE runs(run TEXT PRIMARY KEY, last INTEGER NOT NULL, head TEXT) WITHOUT ROWID;
+         CREATE TABLE records(
+           run TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+           kind TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL,
+           PRIMARY KEY(run, seq)
+         ) WITHOUT ROWID;
+         INSERT INTO runs VALUES('run', 0, NULL)",
+    )?;
+    let head = "x".repeat(200);
+    let begin = Instant::now();
+    let (mut rest, mut seq) = (rows, 0_i64);
+    for n in batches {
+        let (batch, later) = rest.split_at((*n).min(rest.len()));
+        rest = later;
+        let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        {
+            let mut insert =
+                tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for r in batch {
+                seq += 1;
+                insert.execute(params![RUN, seq, r.at, r.kind, r.version, r.body])?;
+            }
+            tx.prepare_cached("UPDATE runs SET last = ?2, head = ?3 WHERE run = ?1")?
+                .execute(params![RUN, seq, head])?;
+        }
+        tx.commit()?;
+    }
+    Ok(begin.elapsed())
+}
