@@ -4,13 +4,16 @@ use smallhands_core::{
     FailureClass, Halt, Outcome, Ran, TaskContext, TaskEnvelope, TaskHandle, TaskHost, Worker,
     WorkerName, async_trait,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use tokio::sync::watch;
 use tracing::Instrument;
+
+pub(crate) type Workers = BTreeMap<WorkerName, Arc<dyn Worker>>;
 
 /// Runs tasks on the tokio runtime of the engine's own process.
 #[derive(Debug)]
 pub struct InProcess {
-    workers: BTreeMap<WorkerName, Arc<dyn Worker>>,
+    workers: Arc<Workers>,
     ambient: Ambient,
     placements: Placements,
 }
@@ -20,7 +23,7 @@ impl InProcess {
     pub fn new(workers: impl IntoIterator<Item = Arc<dyn Worker>>, ambient: Ambient) -> Self {
         let workers = workers.into_iter().map(|w| (w.name().clone(), w));
         Self {
-            workers: workers.collect(),
+            workers: Arc::new(workers.collect()),
             ambient,
             placements: Placements::default(),
         }
@@ -50,19 +53,18 @@ impl Executor for InProcess {
                 self.ambient.clone(),
                 cancel.clone(),
             );
-            let running = tokio::spawn(work.in_current_span());
+            let mut report = Reporter {
+                to: Some(report),
+                cancel: cancel.clone(),
+            };
+            let running = tokio::spawn(
+                async move {
+                    let r = work.await;
+                    report.send(r);
+                }
+                .in_current_span(),
+            );
             let abort = running.abort_handle();
-            tokio::spawn(async move {
-                let r = match running.await {
-                    Ok(r) => r,
-                    Err(e) if e.is_panic() => panicked(),
-                    Err(_) => AttemptReport {
-                        outcome: Outcome::Halted(Halt::Cancelled),
-                        ran: Ran::Maybe,
-                    },
-                };
-                report.send_replace(Some(r));
-            });
             Box::new(move |how| {
                 cancel.cancel();
                 if how == CancelMode::Hard {
@@ -81,6 +83,34 @@ impl Executor for InProcess {
     }
 }
 
+/// Reports for an attempt, one that panics or is aborted too: its drop is then all that runs.
+struct Reporter {
+    to: Option<watch::Sender<Option<AttemptReport>>>,
+    cancel: CancelToken,
+}
+
+impl Reporter {
+    fn send(&mut self, r: AttemptReport) {
+        if let Some(to) = self.to.take() {
+            to.send_replace(Some(r));
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.send(panicked());
+        } else if self.cancel.is_cancelled() {
+            self.send(AttemptReport {
+                outcome: Outcome::Halted(Halt::Cancelled),
+                ran: Ran::Maybe,
+            });
+        }
+        // Else the runtime went away, and the closed channel says so.
+    }
+}
+
 pub(crate) fn panicked() -> AttemptReport {
     let f = Failure::new("worker.panic", FailureClass::Task, "the worker panicked");
     halted(f, Ran::Yes)
@@ -88,7 +118,7 @@ pub(crate) fn panicked() -> AttemptReport {
 
 /// One attempt in this process.
 pub(crate) async fn attempt(
-    workers: BTreeMap<WorkerName, Arc<dyn Worker>>,
+    workers: Arc<Workers>,
     task: TaskEnvelope,
     host: Arc<dyn TaskHost>,
     ambient: Ambient,

@@ -1,12 +1,12 @@
 use crate::{
     halted,
-    in_process::{attempt, panicked},
+    in_process::{Workers, attempt, panicked},
     protocol::{self, Bytes, FromWorker, PROTOCOL, ToWorker},
 };
 use smallhands_core::{
     Ambient, AttemptReport, BlobRef, BlobStore, CancelToken, Digest, DispatchKey, Failure,
-    FailureClass, Halt, HostCall, HostReply, Notice, Ran, TaskEnvelope, TaskHost, Worker,
-    WorkerName, WorkerSource, async_trait,
+    FailureClass, Halt, HostCall, HostReply, Notice, Ran, TaskEnvelope, TaskHost, WorkerSource,
+    async_trait,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -128,11 +128,9 @@ struct Run {
     cancel: CancelToken,
 }
 
-type Workers = BTreeMap<WorkerName, Arc<dyn Worker>>;
-
 async fn one(
     parts: &WorkerParts,
-    opened: &mut BTreeMap<Digest, Workers>,
+    opened: &mut BTreeMap<Digest, Arc<Workers>>,
     line: &Arc<Line>,
     run: Run,
 ) -> AttemptReport {
@@ -144,7 +142,7 @@ async fn one(
     let id = Digest::of_json(&config);
     if !opened.contains_key(&id) {
         match parts.source.open(&config, &parts.ambient).await {
-            Ok(w) => drop(opened.insert(id.clone(), w)),
+            Ok(w) => drop(opened.insert(id.clone(), Arc::new(w))),
             Err(f) => return halted(f, Ran::No),
         }
     }
