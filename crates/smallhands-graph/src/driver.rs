@@ -2,10 +2,11 @@ use crate::{
     Durability, Engine, Event, GraphError, GraphPatch, Lease, NodeState, RunResult, RunState,
     RunStatus, Update,
     host::{Host, Msg},
+    placement::{fits_schema, never_ran, restarted, within},
 };
 use smallhands_core::{
     AttemptReport, CancelMode, Digest, DispatchKey, Effect, Failure, FailureClass, Halt, HostCall,
-    HostReply, Outcome, PriorStep, Ran, Reattached, TaskEnvelope, TaskHandle, TaskHost, TaskId,
+    HostReply, Outcome, PriorStep, Reattached, TaskEnvelope, TaskHandle, TaskHost, TaskId,
     Timestamp,
 };
 use std::{
@@ -20,7 +21,7 @@ use tokio::{
 use tracing::Instrument;
 
 pub(crate) struct Plan {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) lease: Lease,
     pub(crate) state: RunState,
     pub(crate) updates: broadcast::Sender<Update>,
@@ -110,16 +111,32 @@ impl Driver {
                 });
             }
             self.commit().await?;
+            // What has ended is let go: a set keeps it otherwise, however long the run.
+            while self.placements.try_join_next().is_some() {}
             let Some(first) = self.rx.recv().await else {
                 return Err(GraphError::Stopped("nobody holds the run".into()));
             };
             self.at = self.plan.engine.clock.now();
             self.take(first).await?;
-            for _ in 1..BATCH {
-                match self.rx.try_recv() {
-                    Ok(m) => self.take(m).await?,
-                    Err(_) => break,
-                }
+            self.take_more().await?;
+        }
+    }
+
+    /// Takes what has come, and what comes while others have their turn: a commit serves them all,
+    /// and whoever spoke first would otherwise have one of its own.
+    async fn take_more(&mut self) -> Result<(), GraphError> {
+        let mut room = BATCH - 1;
+        loop {
+            tokio::task::yield_now().await;
+            let before = room;
+            while room > 0
+                && let Ok(m) = self.rx.try_recv()
+            {
+                room -= 1;
+                self.take(m).await?;
+            }
+            if room == 0 || room == before {
+                return Ok(());
             }
         }
     }
@@ -586,85 +603,16 @@ impl Driver {
     }
 
     fn keep_lease(&mut self) {
-        let Engine {
-            store,
-            clock,
-            lease_ttl,
-            ..
-        } = self.plan.engine.clone();
+        let engine = self.plan.engine.clone();
         let (lease, to) = (self.plan.lease.clone(), self.host.to.clone());
         self.placements.spawn(async move {
             loop {
-                clock.sleep(lease_ttl / 3).await;
-                if let Err(e) = store.renew(&lease, lease_ttl).await {
+                engine.clock.sleep(engine.lease_ttl / 3).await;
+                if let Err(e) = engine.store.renew(&lease, engine.lease_ttl).await {
                     drop(to.send(Msg::LeaseLost(e.into())).await);
                     return;
                 }
             }
         });
     }
-}
-
-/// The report, or a timeout: first asked to stop, then killed.
-async fn within(
-    engine: &Engine,
-    handle: &dyn TaskHandle,
-    limit: Option<Duration>,
-) -> AttemptReport {
-    let Some(limit) = limit else {
-        return handle.report().await;
-    };
-    tokio::select! {
-        r = handle.report() => return r,
-        () = engine.clock.sleep(limit) => {}
-    }
-    handle.cancel(CancelMode::Soft).await;
-    tokio::select! {
-        _ = handle.report() => {}
-        () = engine.clock.sleep(engine.grace) => handle.cancel(CancelMode::Hard).await,
-    }
-    let why = format!("the attempt took longer than {} ms", limit.as_millis());
-    let f = Failure::new("task.timeout", FailureClass::Timeout, why).retryable();
-    AttemptReport {
-        outcome: Outcome::Halted(f.into()),
-        ran: Ran::Yes,
-    }
-}
-
-fn never_ran(f: Failure) -> AttemptReport {
-    AttemptReport {
-        outcome: Outcome::Halted(f.into()),
-        ran: Ran::No,
-    }
-}
-
-fn restarted() -> AttemptReport {
-    let why = "the engine was restarted while it ran";
-    let f = Failure::new("engine.restarted", FailureClass::WorkerLost, why);
-    AttemptReport {
-        outcome: Outcome::Halted(f.into()),
-        ran: Ran::Maybe,
-    }
-}
-
-#[cfg(feature = "schema")]
-fn fits_schema(spec: &smallhands_core::TaskSpec, value: &serde_json::Value) -> Result<(), Failure> {
-    let Some(schema) = &spec.output_schema else {
-        return Ok(());
-    };
-    let bad = |e: String| {
-        let why = format!("the output does not fit its schema: {e}");
-        Failure::new("output.schema", FailureClass::Task, why).retryable()
-    };
-    let v = jsonschema::validator_for(schema).map_err(|e| bad(e.to_string()))?;
-    v.validate(value).map_err(|e| bad(e.to_string()))
-}
-
-#[cfg(not(feature = "schema"))]
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the same shape as with the feature"
-)]
-fn fits_schema(_: &smallhands_core::TaskSpec, _: &serde_json::Value) -> Result<(), Failure> {
-    Ok(())
 }

@@ -383,7 +383,7 @@ impl Engine {
         let (updates, rx) = broadcast::channel(4096);
         let source = updates.downgrade();
         let plan = Plan {
-            engine: self.clone(),
+            engine: Arc::new(self.clone()),
             lease,
             state,
             updates,

@@ -34,6 +34,7 @@ mod graph;
 mod host;
 mod memory;
 mod mermaid;
+mod placement;
 mod state;
 mod store;
 mod time;
