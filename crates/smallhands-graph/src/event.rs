@@ -1,10 +1,11 @@
 use crate::{Durability, GraphPatch, Record, RunStatus};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize, de::value::MapDeserializer};
+use serde_json::Value;
 use smallhands_core::{
     AskId, AttemptReport, BlobRef, Budget, Question, StepIntent, StepRecord, TaskId, Timestamp,
     Usage,
 };
+use std::iter;
 
 /// What happened in a run, in the order in which it counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,11 +136,16 @@ impl Event {
     /// As it is stored. Every kind is at version 1.
     pub fn to_record(&self, at: Timestamp) -> Record {
         let mut v = serde_json::to_value(self).unwrap_or_default();
+        let mut part = |name| v.get_mut(name).map(Value::take).unwrap_or_default();
+        let kind = match part("kind") {
+            Value::String(kind) => kind,
+            _ => String::new(),
+        };
         Record {
-            kind: v["kind"].as_str().unwrap_or_default().into(),
+            kind,
             version: 1,
             at,
-            body: v["body"].take(),
+            body: part("body"),
         }
     }
 
@@ -154,11 +160,12 @@ impl Event {
                 r.kind, r.version
             ));
         }
-        let mut v = json!({ "kind": r.kind });
-        if !r.body.is_null() {
-            v["body"] = r.body;
-        }
-        serde_json::from_value(v).map_err(|e| format!("`{}`: {e}", r.kind))
+        // The kind first: a body that comes before it is buffered, and read twice.
+        let kind = ("kind", Value::from(r.kind.as_str()));
+        let body = (!r.body.is_null()).then_some(("body", r.body));
+        let fields = iter::once(kind).chain(body);
+        Self::deserialize(MapDeserializer::new(fields))
+            .map_err(|e: serde_json::Error| format!("`{}`: {e}", r.kind))
     }
 
     /// The task that it is about, if it is about one.
