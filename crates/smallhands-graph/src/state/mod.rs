@@ -1,9 +1,12 @@
 //! The state of a run: a pure fold over its events.
 
 mod query;
+mod status;
+
+pub use status::RunStatus;
 
 use crate::{Durability, Event, GraphPatch};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use smallhands_core::{
     AskId, AttemptReport, BlobRef, Budget, Effect, Failure, FailureClass, Halt, OnFailure, Outcome,
@@ -12,51 +15,8 @@ use smallhands_core::{
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    mem,
 };
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RunStatus {
-    /// Somebody drives it, or did when the journal ended.
-    #[default]
-    Running,
-    /// Stopped on request; it can be resumed.
-    Paused,
-    /// Nothing can go on until a question is answered.
-    Waiting,
-    /// Every task is settled, none failed the run.
-    Succeeded,
-    /// A task failed the run.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-}
-
-impl RunStatus {
-    /// As one word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Waiting => "waiting",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-    /// Whether nothing more will happen by itself.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
-}
-impl fmt::Display for RunStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// How a task stands.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -139,6 +99,9 @@ pub struct Node {
     judged: Option<bool>,
     losses: u32,
     divergences: u32,
+    /// What needs it.
+    #[serde(skip)]
+    dependents: Vec<TaskId>,
 }
 
 /// So many processes may die under one attempt before the attempt has failed.
@@ -182,8 +145,6 @@ pub struct RunState {
     ready: BTreeSet<(Reverse<i32>, usize, TaskId)>,
     #[serde(skip)]
     undecided: BTreeSet<TaskId>,
-    #[serde(skip)]
-    dependents: BTreeMap<TaskId, Vec<TaskId>>,
     /// By task, fence and id: a new placement charges what the former one left open.
     #[serde(skip)]
     held: BTreeMap<(TaskId, u64, String), Usage>,
@@ -193,8 +154,8 @@ pub struct RunState {
 
 /// What an ended attempt leads to.
 #[derive(Debug, PartialEq)]
-enum Next {
-    Done(TaskOutput),
+enum Next<'a> {
+    Done(&'a TaskOutput),
     /// The same attempt is placed again and keeps its steps.
     Again,
     /// A new attempt, without steps.
@@ -286,7 +247,7 @@ impl RunState {
                 fence,
                 report,
                 ..
-            } => self.ended(task, *fence, report, at)?,
+            } => self.ended(task, *fence, report)?,
             Event::Revived { tasks } => self.revive(tasks)?,
             Event::CancelRequested => self.cancelling = true,
             Event::Stopped { status } => self.status = *status,
@@ -306,10 +267,6 @@ impl RunState {
         self.revision += 1;
         for spec in &p.add {
             let order = self.nodes.len();
-            for n in &spec.needs {
-                let d = self.dependents.entry(n.clone()).or_default();
-                d.push(spec.id.clone());
-            }
             let node = Node {
                 spec: spec.clone(),
                 state: NodeState::Waiting,
@@ -326,10 +283,16 @@ impl RunState {
                 judged: None,
                 losses: 0,
                 divergences: 0,
+                dependents: Vec::new(),
             };
             self.nodes.insert(spec.id.clone(), node);
         }
         for spec in &p.add {
+            for need in &spec.needs {
+                if let Some(n) = self.nodes.get_mut(need) {
+                    n.dependents.push(spec.id.clone());
+                }
+            }
             self.enter(&spec.id);
         }
         for id in &p.cancel {
@@ -379,10 +342,14 @@ impl RunState {
     }
 
     fn unready(&mut self, id: &TaskId) {
-        if let Some(n) = self.nodes.get(id) {
-            self.ready
-                .remove(&(Reverse(n.spec.priority), n.order, id.clone()));
-            self.undecided.remove(id);
+        let Some(n) = self.nodes.get(id) else { return };
+        match n.state {
+            NodeState::Ready => {
+                let key = (Reverse(n.spec.priority), n.order, id.clone());
+                self.ready.remove(&key);
+            }
+            NodeState::Undecided => drop(self.undecided.remove(id)),
+            _ => {}
         }
     }
 
@@ -391,32 +358,32 @@ impl RunState {
         let mut stack = vec![(id.clone(), state)];
         while let Some((id, state)) = stack.pop() {
             self.unready(&id);
-            let at = self.updated;
-            let Some(n) = self.nodes.get_mut(&id) else {
+            let open = |n: &&mut Node| !n.state.is_settled();
+            let Some(n) = self.nodes.get_mut(&id).filter(open) else {
                 continue;
             };
-            if n.state.is_settled() {
-                continue;
-            }
             n.state = state;
-            n.ended = Some(at);
+            n.ended = Some(self.updated);
             self.settled += 1;
-            let satisfied = satisfies(&self.nodes[&id]) == Some(true);
-            for d in self.dependents.get(&id).cloned().unwrap_or_default() {
-                let Some(dn) = self.nodes.get_mut(&d) else {
+            let satisfied = satisfies(n) == Some(true);
+            // Lent for the walk: copying them would cost more than the rest of it.
+            let dependents = mem::take(&mut n.dependents);
+            for d in &dependents {
+                let waits = |n: &&mut Node| n.state == NodeState::Waiting;
+                let Some(dn) = self.nodes.get_mut(d).filter(waits) else {
                     continue;
                 };
-                if dn.state != NodeState::Waiting {
-                    continue;
-                }
                 if !satisfied {
-                    stack.push((d, NodeState::Skipped));
+                    stack.push((d.clone(), NodeState::Skipped));
                     continue;
                 }
                 dn.open_needs = dn.open_needs.saturating_sub(1);
                 if dn.open_needs == 0 {
-                    self.needs_met(&d);
+                    self.needs_met(d);
                 }
+            }
+            if let Some(n) = self.nodes.get_mut(&id) {
+                n.dependents = dependents;
             }
         }
     }
@@ -500,13 +467,7 @@ impl RunState {
         Ok(())
     }
 
-    fn ended(
-        &mut self,
-        task: &TaskId,
-        fence: u64,
-        report: &AttemptReport,
-        at: Timestamp,
-    ) -> Result<(), String> {
+    fn ended(&mut self, task: &TaskId, fence: u64, report: &AttemptReport) -> Result<(), String> {
         if !self.is_current(task, fence) {
             return Ok(()); // a late result: recorded, ignored
         }
@@ -516,7 +477,7 @@ impl RunState {
         let n = self.node(task)?;
         match next {
             Next::Done(o) => {
-                n.output = Some(o);
+                n.output = Some(o.clone());
                 self.settle(task, NodeState::Done);
             }
             Next::Again => {
@@ -539,21 +500,16 @@ impl RunState {
                 self.settle(task, NodeState::Failed(f));
             }
         }
-        if let Some(n) = self.nodes.get_mut(task)
-            && n.state.is_settled()
-        {
-            n.ended = Some(at);
-        }
         Ok(())
     }
 
-    fn next(&self, task: &TaskId, report: &AttemptReport) -> Next {
-        let n = &self.nodes[task];
+    fn next<'r>(&self, task: &TaskId, report: &'r AttemptReport) -> Next<'r> {
         let halt = match &report.outcome {
-            Outcome::Done(o) => return Next::Done(o.clone()),
+            Outcome::Done(o) => return Next::Done(o),
             Outcome::Halted(h) => h,
             other => return Next::Fail(unknown(&format!("{other:?}"))),
         };
+        let n = &self.nodes[task];
         let repeatable = n.steps.iter().all(|s| s.intent().effect.may_repeat());
         match halt {
             Halt::Suspended(_) => Next::Suspend,
