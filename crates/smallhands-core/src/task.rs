@@ -100,7 +100,7 @@ pub struct TaskSpec {
     /// Which worker does it.
     pub worker: WorkerName,
     /// The input; bindings are laid over it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub input: Value,
     /// Fields of the input that come from predecessors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -112,32 +112,38 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
     /// What the worker does *outside* its steps; [`Effect::Pure`] when everything is in steps.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub effect: Effect,
     /// Whether the output may add work to the graph.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub expands: bool,
     /// Whether the worker is given a view of the graph: revision, states, failures.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub view: bool,
     /// When to try again.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub retry: Retry,
     /// Wall-clock limit of one attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// What failure means for the run.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub on_failure: OnFailure,
     /// Higher starts first among tasks that are ready together.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
     /// Caps for this task alone.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub budget: Budget,
     /// JSON schema of the output (feature `schema` of graph checks it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Value>,
+}
+
+/// Most of a large graph is defaults, so a spec leaves them out. They are part of the format: one
+/// that changed would change what old journals mean.
+fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
 }
 
 impl TaskSpec {
