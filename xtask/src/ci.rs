@@ -24,7 +24,8 @@ const STAGES: &[Stage] = &[
     ("documentation", documentation),
     ("each feature, each pair", features),
     ("examples and benches", examples),
-    ("kill -9, 10 times", || torture::run("kill9", 10, false)),
+    ("kill -9, 10 times", || tortured("kill9", 10)),
+    ("torture graph, 300 kills", || tortured("graph", 300)),
     ("figures: spine", || bench::run("spine", false, false)),
     ("demo", ci_demo),
 ];
@@ -138,6 +139,15 @@ pub(crate) fn tests(slow: bool) -> Result {
     }
     run(&mut c)?;
     run(embedder("test")?.arg("--target-dir").arg(target()))
+}
+
+fn tortured(name: &str, kills: u32) -> Result {
+    let torture = torture::Torture {
+        kills: Some(kills),
+        seed: 1,
+        json: false,
+    };
+    torture::run(name, &torture)
 }
 
 fn documentation() -> Result {

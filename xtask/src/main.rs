@@ -14,7 +14,7 @@ cargo xtask demo             repair the example repository with the local model,
 cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
 cargo xtask examples         run every example, and every bench a few times
 cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; --full: the slow too)
-cargo xtask torture NAME     faults: kill9         (--json, --kills N)
+cargo xtask torture NAME     faults: kill9, graph  (--json, --kills N; graph: --seed S)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
 cargo xtask ci [PART]        all of it, as CI does, with a table; or the stages named like PART
@@ -36,8 +36,13 @@ fn main() -> ExitCode {
         Some("examples") => ci::examples(),
         Some("bench") => bench::run(name, has("--json"), has("--full")),
         Some("torture") => {
-            let kills = value("--kills").and_then(|n| n.parse().ok()).unwrap_or(10);
-            torture::run(name, kills, has("--json"))
+            let number = |flag| value(flag).and_then(|n| n.parse::<u64>().ok());
+            let torture = torture::Torture {
+                kills: number("--kills").and_then(|n| n.try_into().ok()),
+                seed: number("--seed").unwrap_or(1),
+                json: has("--json"),
+            };
+            torture::run(name, &torture)
         }
         Some("check") => checks::all(),
         Some("advisories") => ci::deny(&["advisories"]),

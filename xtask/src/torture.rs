@@ -1,6 +1,6 @@
 use crate::{
     Result,
-    tools::{Temp, demo_repository, pytest, repair_args, root, smallhands},
+    tools::{Temp, cargo, demo_repository, pytest, repair_args, root, smallhands},
 };
 use serde_json::{Value, json};
 use std::{
@@ -12,12 +12,33 @@ use std::{
     time::Duration,
 };
 
+/// How much of which torture.
+pub(crate) struct Torture {
+    pub(crate) kills: Option<u32>,
+    pub(crate) seed: u64,
+    pub(crate) json: bool,
+}
+
+pub(crate) fn run(name: &str, t: &Torture) -> Result {
+    match name {
+        "kill9" => kill9(t.kills.unwrap_or(10), t.json),
+        "graph" => graph(t),
+        _ => Err("there are: torture kill9 | graph".into()),
+    }
+}
+
+/// `graph`: the engine alone, in a program of its own (`tests/torture`), killed around every commit
+/// and at random moments; an outside ledger must show that nothing ran twice or was lost.
+fn graph(t: &Torture) -> Result {
+    let mut c = cargo(&["run", "--quiet", "-p", "smallhands-torture", "--", "graph"]);
+    c.args(["--kills", &t.kills.unwrap_or(300).to_string()]);
+    c.args(["--seed", &t.seed.to_string()]);
+    crate::tools::run(c.args(t.json.then_some("--json")))
+}
+
 /// `kill9`: the program's whole process group is killed at random moments, then the run resumed,
 /// until it ends. The journal must show that no finished task ran twice.
-pub(crate) fn run(name: &str, kills: u32, json: bool) -> Result {
-    if name != "kill9" {
-        return Err("there is: torture kill9".into());
-    }
+fn kill9(kills: u32, json: bool) -> Result {
     let (pytest, program) = (pytest()?, smallhands(false)?);
     let tmp = Temp::new("torture")?;
     let repo = tmp.0.join("textkit");

@@ -1,0 +1,237 @@
+//! The SQLite store as the tortured program sees it.
+
+use smallhands_core::{BlobStore, RunId, async_trait};
+use smallhands_graph::{
+    Durability, Lease, Record, RunHead, SqliteStore, StateStore, StoreError, Stored,
+};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+/// Where the process dies by itself, counted in appends of this life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Before the n-th append reaches the store.
+    Before(u64),
+    /// While the store's own thread may or may not have committed it.
+    During(u64),
+    /// Once it is durable, before anybody is told.
+    After(u64),
+    /// Once so many tasks have finished durably in this life.
+    Finished(u64),
+}
+
+/// How the store is broken on purpose, so that the judge can be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Says yes at once and writes three appends later: what async checkpoints do.
+    AcksEarly,
+    /// Says yes to the n-th append of each life and drops it.
+    Forgets(u64),
+}
+
+fn word_and_number(s: &str) -> (&str, Option<u64>) {
+    let (word, n) = s.split_once(':').unwrap_or((s, ""));
+    (word, n.parse().ok())
+}
+
+impl FromStr for Point {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match word_and_number(s) {
+            ("before", Some(n)) => Ok(Self::Before(n)),
+            ("during", Some(n)) => Ok(Self::During(n)),
+            ("after", Some(n)) => Ok(Self::After(n)),
+            ("finished", Some(n)) => Ok(Self::Finished(n)),
+            _ => Err(format!(
+                "`{s}` is not before:N, during:N, after:N or finished:N"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Before(n) => write!(f, "before:{n}"),
+            Self::During(n) => write!(f, "during:{n}"),
+            Self::After(n) => write!(f, "after:{n}"),
+            Self::Finished(n) => write!(f, "finished:{n}"),
+        }
+    }
+}
+
+impl FromStr for Broken {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match word_and_number(s) {
+            ("acks-early", _) => Ok(Self::AcksEarly),
+            ("forgets", Some(n)) => Ok(Self::Forgets(n)),
+            _ => Err(format!("`{s}` is not acks-early or forgets:N")),
+        }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AcksEarly => f.write_str("acks-early"),
+            Self::Forgets(n) => write!(f, "forgets:{n}"),
+        }
+    }
+}
+
+/// An append that was acknowledged and is not written.
+#[derive(Debug)]
+struct Held(Lease, u64, Vec<Record>, Option<RunHead>, Durability);
+
+/// The wrapper.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: SqliteStore,
+    point: Option<Point>,
+    broken: Option<Broken>,
+    appends: AtomicU64,
+    finished: AtomicU64,
+    /// Records that were acknowledged and dropped: the driver counts them, the journal does not.
+    dropped: AtomicU64,
+    held: Mutex<Vec<Held>>,
+}
+
+impl Faulty {
+    /// Around a store.
+    pub fn new(inner: SqliteStore, point: Option<Point>, broken: Option<Broken>) -> Self {
+        Self {
+            inner,
+            point,
+            broken,
+            appends: 0.into(),
+            finished: 0.into(),
+            dropped: 0.into(),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Appends in this life so far.
+    pub fn appends(&self) -> u64 {
+        self.appends.load(SeqCst)
+    }
+
+    async fn broken(&self, b: Broken, n: u64, a: Held) -> Result<u64, StoreError> {
+        let count = a.2.len() as u64;
+        let says = a.1 + count;
+        match b {
+            Broken::Forgets(which) if which == n => {
+                self.dropped.fetch_add(count, SeqCst);
+            }
+            Broken::Forgets(_) => {
+                let Held(lease, after, records, head, level) = a;
+                let after = after.saturating_sub(self.dropped.load(SeqCst));
+                self.inner
+                    .append(&lease, after, records, head, level)
+                    .await?;
+            }
+            Broken::AcksEarly => self.write_late(Some(a), 3).await?,
+        }
+        Ok(says)
+    }
+
+    /// Writes what is held, but for the last `keep`.
+    async fn write_late(&self, new: Option<Held>, keep: usize) -> Result<(), StoreError> {
+        let due: Vec<_> = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.extend(new);
+            let n = held.len().saturating_sub(keep);
+            held.drain(..n).collect()
+        };
+        for Held(lease, after, records, head, level) in due {
+            self.inner
+                .append(&lease, after, records, head, level)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// As `kill -9` from within: no destructor runs, nothing is flushed.
+fn die() -> ! {
+    std::process::abort()
+}
+
+fn finishes(records: &[Record]) -> u64 {
+    let done = |r: &&Record| r.kind == "ended" && r.body.pointer("/report/outcome/done").is_some();
+    records.iter().filter(done).count() as u64
+}
+
+#[async_trait]
+impl StateStore for Faulty {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
+        self.inner.lease(run, owner, ttl).await
+    }
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
+        self.inner.renew(lease, ttl).await
+    }
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.write_late(None, 0).await?;
+        self.inner.release(lease).await
+    }
+    async fn append(
+        &self,
+        lease: &Lease,
+        after: u64,
+        records: Vec<Record>,
+        head: Option<RunHead>,
+        level: Durability,
+    ) -> Result<u64, StoreError> {
+        let n = self.appends.fetch_add(1, SeqCst) + 1;
+        let finished = self.finished.fetch_add(finishes(&records), SeqCst) + finishes(&records);
+        if self.point == Some(Point::Before(n)) {
+            die();
+        }
+        if let Some(b) = self.broken {
+            let r = self
+                .broken(b, n, Held(lease.clone(), after, records, head, level))
+                .await;
+            if self.point == Some(Point::After(n)) {
+                die();
+            }
+            return r;
+        }
+        let written = self.inner.append(lease, after, records, head, level);
+        if self.point == Some(Point::During(n)) {
+            tokio::select! {
+                biased;
+                r = written => drop(r),
+                () = tokio::task::yield_now() => {}
+            }
+            die();
+        }
+        let written = written.await;
+        match self.point {
+            Some(Point::After(k)) if k == n => die(),
+            Some(Point::Finished(k)) if finished >= k => die(),
+            _ => written,
+        }
+    }
+    async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
+        self.inner.read(run, after, limit).await
+    }
+    async fn runs(
+        &self,
+        from: Option<RunId>,
+        limit: usize,
+    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+        self.inner.runs(from, limit).await
+    }
+    fn blobs(&self) -> Arc<dyn BlobStore> {
+        self.inner.blobs()
+    }
+}

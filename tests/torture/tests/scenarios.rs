@@ -1,0 +1,122 @@
+//! What peers get wrong, by name; and that the judge finds what is wrong.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use smallhands_torture::{
+    harness::{Campaign, Fault, Suffered, run},
+    ledger,
+    plan::Shape,
+    store::{Broken, Point},
+    verdict::Verdict,
+};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+
+fn campaign(broken: Option<Broken>) -> Campaign {
+    Campaign {
+        program: env!("CARGO_BIN_EXE_torture").into(),
+        kills: 24,
+        seed: 5,
+        broken,
+    }
+}
+
+/// A directory that is gone when this is dropped.
+struct Dir(PathBuf);
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        drop(fs::remove_dir_all(&dir));
+        Self(dir)
+    }
+}
+impl Drop for Dir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn torture(name: &str, shape: Shape, faults: Vec<Fault>) -> (Dir, Suffered, Verdict) {
+    let dir = Dir::new(name);
+    let (s, v) = campaign(None).torture(&dir.0, shape, faults).unwrap();
+    assert_eq!(v.faults(), 0, "{v:?}");
+    (dir, s, v)
+}
+
+/// Tasks that began in more than one life.
+fn ran_again(dir: &Dir) -> BTreeSet<String> {
+    let (mut seen, mut again) = (BTreeSet::new(), BTreeSet::new());
+    for l in ledger::read(&dir.0).unwrap() {
+        if l.step.is_none() && !seen.insert(l.task.clone()) {
+            again.insert(l.task);
+        }
+    }
+    again
+}
+
+#[test]
+fn eight_parallel_branches_killed_after_six() {
+    let kill = vec![Fault::At(Point::Finished(6))];
+    let (dir, s, v) = torture("branches", Shape::Branches(8), kill);
+    assert_eq!((s.kills, s.starts, v.finished_rerun), (1, 2, 0));
+    let again = ran_again(&dir);
+    assert!(again.len() <= 2, "six had finished: {again:?}");
+}
+
+#[test]
+fn a_chain_of_eight_killed_after_six() {
+    let kill = vec![Fault::At(Point::Finished(6))];
+    let (dir, s, v) = torture("chain", Shape::Chain(8), kill);
+    assert_eq!((s.kills, s.starts, v.finished_rerun), (1, 2, 0));
+    // The seventh is not placed before the sixth is durable.
+    assert_eq!(ran_again(&dir), BTreeSet::new());
+}
+
+#[test]
+fn a_fan_of_sixty_killed_sixteen_times() {
+    let kills = vec![Fault::At(Point::Finished(3)); 16];
+    let (_, s, v) = torture("fan", Shape::Fan(60), kills);
+    assert_eq!((s.kills, v.finished_rerun), (16, 0));
+    assert!(
+        v.unfinished_rerun <= 16 * 8,
+        "eight at a time: {}",
+        v.unfinished_rerun
+    );
+}
+
+#[test]
+fn a_fan_of_sixty_killed_at_any_moment() {
+    let kill = |ms| Fault::Kill(Duration::from_millis(20 + 7 * ms));
+    let (_, s, v) = torture("fan-any", Shape::Fan(60), (0..16).map(kill).collect());
+    assert_eq!(v.finished_rerun, 0);
+    assert!(s.starts > 1);
+}
+
+#[test]
+fn a_short_campaign_finds_nothing() {
+    let f = run(&campaign(None)).unwrap();
+    assert_eq!(f.faults(), 0, "{f}\n{:?}", f.notes);
+    assert!(f.kills >= 24, "{f}");
+}
+
+#[test]
+fn a_store_that_answers_early_is_found() {
+    let dir = Dir::new("early");
+    let kills = vec![Fault::At(Point::Finished(3)); 6];
+    let (_, v) = campaign(Some(Broken::AcksEarly))
+        .torture(&dir.0, Shape::Fan(30), kills)
+        .unwrap();
+    assert!(v.lost > 0, "{v:?}");
+    let dir = Dir::new("early-chain");
+    let kills = vec![Fault::At(Point::After(9))];
+    let (_, v) = campaign(Some(Broken::AcksEarly))
+        .torture(&dir.0, Shape::Chain(8), kills)
+        .unwrap();
+    assert!(v.steps_rerun + v.finished_rerun > 0, "{v:?}");
+}
+
+#[test]
+fn a_store_that_forgets_is_found() {
+    let dir = Dir::new("forgets");
+    let broken = campaign(Some(Broken::Forgets(6)));
+    let (_, v) = broken.torture(&dir.0, Shape::Chain(4), vec![]).unwrap();
+    assert!(v.lost > 0, "{v:?}");
+}
