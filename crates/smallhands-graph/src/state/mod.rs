@@ -82,7 +82,7 @@ pub struct Node {
     pub attempt: u32,
     /// What it left behind.
     pub output: Option<TaskOutput>,
-    /// Steps of the present attempt.
+    /// Steps of the present attempt, and those of former ones that nobody may repeat.
     pub steps: Vec<PriorStep>,
     /// Its open questions.
     pub questions: BTreeMap<AskId, Question>,
@@ -102,6 +102,8 @@ pub struct Node {
     /// What needs it.
     #[serde(skip)]
     dependents: Vec<TaskId>,
+    /// Cancelled by a patch, which no revival undoes.
+    withdrawn: bool,
 }
 
 /// So many processes may die under one attempt before the attempt has failed.
@@ -158,7 +160,7 @@ enum Next<'a> {
     Done(&'a TaskOutput),
     /// The same attempt is placed again and keeps its steps.
     Again,
-    /// A new attempt, without steps.
+    /// A new attempt, without steps but those that nobody may repeat.
     Retry,
     Suspend,
     Cancel,
@@ -284,6 +286,7 @@ impl RunState {
                 losses: 0,
                 divergences: 0,
                 dependents: Vec::new(),
+                withdrawn: false,
             };
             self.nodes.insert(spec.id.clone(), node);
         }
@@ -296,6 +299,9 @@ impl RunState {
             self.enter(&spec.id);
         }
         for id in &p.cancel {
+            if let Some(n) = self.nodes.get_mut(id) {
+                n.withdrawn = true;
+            }
             self.settle(id, NodeState::Cancelled);
         }
     }
@@ -406,12 +412,20 @@ impl RunState {
             n.attempt += 1;
             n.losses = 0;
             n.divergences = 0;
-            n.steps.clear();
+            // Whoever revives the task has looked at what was in doubt.
+            n.steps.retain(|s| outlives_attempt(s, false));
         }
         let mut again = Vec::new();
         for (id, n) in &mut self.nodes {
             let skipped = n.state == NodeState::Skipped && n.judged != Some(false);
-            if tasks.contains(id) || skipped || n.state == NodeState::Cancelled {
+            let cancelled = n.state == NodeState::Cancelled && !n.withdrawn;
+            // What has not started may need what is tried again, and has to wait for it anew.
+            let idle = match n.state {
+                NodeState::Waiting => true,
+                NodeState::Undecided | NodeState::Ready => n.started.is_none(),
+                _ => false,
+            };
+            if tasks.contains(id) || skipped || cancelled || idle {
                 n.state = NodeState::Waiting;
                 n.ended = None;
                 again.push(id.clone());
@@ -420,6 +434,7 @@ impl RunState {
         self.settled = self.nodes.values().filter(|n| n.state.is_settled()).count();
         self.failing = false;
         self.cancelling = false;
+        again.iter().for_each(|id| self.unready(id));
         for id in again {
             if self.nodes[&id].state == NodeState::Waiting {
                 self.enter(&id);
@@ -488,7 +503,7 @@ impl RunState {
                 n.divergences += u32::from(is_divergence(report));
                 n.attempt += 1;
                 n.losses = 0;
-                n.steps.clear();
+                n.steps.retain(|s| outlives_attempt(s, true));
                 self.make_ready(task);
             }
             // The answer may have come while the task was on its way to sleep.
@@ -560,6 +575,16 @@ fn satisfies(n: &Node) -> Option<bool> {
 fn unknown(why: &str) -> Failure {
     Failure::new("outcome.unknown", FailureClass::WorkerLost, why)
         .hint("look whether it happened, then resume with --retry-failed or cancel the run")
+}
+
+/// Whether a new attempt keeps a step of the former one: it does if nobody may repeat the step, and
+/// the step did not say that it failed.
+fn outlives_attempt(s: &PriorStep, in_doubt: bool) -> bool {
+    let stands = match s {
+        PriorStep::InDoubt(_) => in_doubt,
+        PriorStep::Done(r) => r.result.is_ok(),
+    };
+    stands && !s.intent().effect.may_repeat()
 }
 
 /// The engine's own restart is nobody's fault.
