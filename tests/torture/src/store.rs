@@ -122,7 +122,12 @@ impl Faulty {
         self.appends.load(SeqCst)
     }
 
-    async fn broken(&self, b: Broken, n: u64, a: Held) -> Result<u64, StoreError> {
+    async fn write(&self, a: Held) -> Result<u64, StoreError> {
+        let Held(lease, after, records, head, level) = a;
+        self.inner.append(&lease, after, records, head, level).await
+    }
+
+    async fn broken(&self, b: Broken, n: u64, mut a: Held) -> Result<u64, StoreError> {
         let count = a.2.len() as u64;
         let says = a.1 + count;
         match b {
@@ -130,11 +135,9 @@ impl Faulty {
                 self.dropped.fetch_add(count, SeqCst);
             }
             Broken::Forgets(_) => {
-                let Held(lease, after, records, head, level) = a;
-                let after = after.saturating_sub(self.dropped.load(SeqCst));
-                self.inner
-                    .append(&lease, after, records, head, level)
-                    .await?;
+                let behind = self.dropped.load(SeqCst);
+                a.1 = a.1.saturating_sub(behind);
+                self.write(a).await?;
             }
             Broken::AcksEarly => self.write_late(Some(a), 3).await?,
         }
@@ -149,10 +152,8 @@ impl Faulty {
             let n = held.len().saturating_sub(keep);
             held.drain(..n).collect()
         };
-        for Held(lease, after, records, head, level) in due {
-            self.inner
-                .append(&lease, after, records, head, level)
-                .await?;
+        for a in due {
+            self.write(a).await?;
         }
         Ok(())
     }
@@ -196,16 +197,13 @@ impl StateStore for Faulty {
         if self.point == Some(Point::Before(n)) {
             die();
         }
-        if let Some(b) = self.broken {
-            let r = self
-                .broken(b, n, Held(lease.clone(), after, records, head, level))
-                .await;
-            if self.point == Some(Point::After(n)) {
-                die();
+        let written = async {
+            let append = Held(lease.clone(), after, records, head, level);
+            match self.broken {
+                Some(b) => self.broken(b, n, append).await,
+                None => self.write(append).await,
             }
-            return r;
-        }
-        let written = self.inner.append(lease, after, records, head, level);
+        };
         if self.point == Some(Point::During(n)) {
             tokio::select! {
                 biased;

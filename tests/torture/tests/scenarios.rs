@@ -84,7 +84,7 @@ fn a_fan_of_sixty_killed_sixteen_times() {
 
 #[test]
 fn a_fan_of_sixty_killed_at_any_moment() {
-    let kill = |ms| Fault::Kill(Duration::from_millis(20 + 7 * ms));
+    let kill = |n: u64| Fault::Kill(Duration::from_millis(20 + 7 * n));
     let (_, s, v) = torture("fan-any", Shape::Fan(60), (0..16).map(kill).collect());
     assert_eq!(v.finished_rerun, 0);
     assert!(s.starts > 1);

@@ -155,9 +155,10 @@ impl Worker for Planner {
         &self.0
     }
     async fn run(&self, _: Value, _: &TaskContext) -> Result<TaskOutput, Halt> {
-        let mut out = TaskOutput::default();
-        out.expansion = Some(json!({"cancel": ["not wanted"]}));
-        Ok(out)
+        Ok(TaskOutput {
+            expansion: Some(json!({"cancel": ["not wanted"]})),
+            ..TaskOutput::default()
+        })
     }
 }
 
