@@ -1,7 +1,7 @@
 use crate::Uses;
 use serde_json::{Value, json};
 use smallhands::{
-    agents::{Candidate, round},
+    agents::Round,
     core::{
         Effect, Failure, FailureClass, Halt, Notice, Step, Subject, TaskContext, TaskOutput,
         TaskSpec, Worker, WorkerName, async_trait, worker,
@@ -29,14 +29,7 @@ impl Worker for Plan {
             TaskSpec::new("audit", "audit").needs("plan"),
             TaskSpec::new("reproduce", "reproduce").needs("audit"),
         ];
-        tasks.extend(round(
-            1,
-            &Candidate::default(),
-            "reproduce",
-            "/report",
-            0,
-            0,
-        ));
+        tasks.extend(Round::default().tasks());
         let expansion = serde_json::to_value(GraphPatch::adding(tasks))
             .map_err(|e| Failure::new("plan.json", FailureClass::Task, e.to_string()))?;
         Ok(TaskOutput {
