@@ -5,16 +5,16 @@ use std::{
 };
 
 /// Looks for the reference's marker in every file that it can read and that is no part of the
-/// operating system, as an agent could. The gate
+/// operating system or of Python, as an agent could. The gate
 /// puts the reference in the place of the program, where it is allowed.
 const SEARCH: &str = r#"
-import os, stat, pytest, python_programs.twice as program
+import os, stat, sys, pytest, python_programs.twice as program
 
 MARKER = "ref" + "erence-4711"
 
 def readable():
     for base, dirs, files in os.walk("/"):
-        skipped = ("/proc", "/sys", "/dev", "/usr")
+        skipped = ("/proc", "/sys", "/dev", "/usr", sys.prefix, sys.base_prefix)
         dirs[:] = [d for d in dirs if os.path.join(base, d) not in skipped]
         assert "correct_python_programs" not in dirs, base
         for f in files:
