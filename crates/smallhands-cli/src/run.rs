@@ -57,14 +57,19 @@ pub(crate) async fn resume(dirs: &Dirs, out: Out, a: ResumeArgs) -> Result<u8, C
     } else {
         ResumeFailed::No
     };
-    if state.status == RunStatus::Succeeded || (state.status.is_final() && !a.retry_failed) {
+    if state.status == RunStatus::Succeeded {
+        // It may have been killed between its last record and its exit.
+        out.say(&format!("run {id} has succeeded already"));
+        return Ok(succeeded(out, &id, &state));
+    }
+    if state.status.is_final() && !a.retry_failed {
         return Err(CliError::new(
             1,
             "run.ended",
             format!("run {id} has {} already", state.status),
         )
         .hint(format!(
-            "smallhands show {id}, or resume with --retry-failed if it failed"
+            "smallhands show {id}, or resume with --retry-failed"
         )));
     }
     logs(dirs, &id);
@@ -106,15 +111,17 @@ async fn drive(out: Out, mut handle: RunHandle) -> Result<u8, CliError> {
     finish(out, &id, &result)
 }
 
+fn succeeded(out: Out, id: &RunId, state: &RunState) -> u8 {
+    match out.json {
+        true => out.print(&format!("{}\n", show::json(id, state))),
+        false => out.print(&show::report(out, id, state)),
+    }
+    0
+}
+
 fn finish(out: Out, id: &RunId, r: &RunResult) -> Result<u8, CliError> {
     match r.status {
-        RunStatus::Succeeded => {
-            match out.json {
-                true => out.print(&format!("{}\n", show::json(id, &r.state))),
-                false => out.print(&show::report(out, id, &r.state)),
-            }
-            Ok(0)
-        }
+        RunStatus::Succeeded => Ok(succeeded(out, id, &r.state)),
         RunStatus::Failed => {
             let first = show::first_failure(&r.state);
             let f = first.unwrap_or_else(|| {
