@@ -119,10 +119,11 @@ fn summary(v: &serde_json::Value) -> String {
         let failed = count(&format!("{p}/failed"))?;
         Some(format!("{passed} passed, {failed} failed"))
     };
-    if let Some(hits) = v["hits"].as_array() {
-        let names: Vec<_> = hits
+    if let Some(places) = v["places"].as_array() {
+        let names: Vec<_> = places
             .iter()
             .take(3)
+            .map(|p| &p["hit"])
             .filter_map(|h| h["symbol"].as_str().or(h["path"].as_str()))
             .collect();
         return names.join(", ");

@@ -18,3 +18,4 @@ def test_chunks():
 def test_chunks_keep_a_short_rest():
     assert chunks([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
     assert chunks([1], 4) == [[1]]
+    assert chunks([1, 2, 3], 1) == [[1], [2], [3]]
