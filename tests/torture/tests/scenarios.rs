@@ -72,9 +72,11 @@ fn a_chain_of_eight_killed_after_six() {
 
 #[test]
 fn a_fan_of_sixty_killed_sixteen_times() {
-    let kills = vec![Fault::At(Point::Finished(3)); 16];
+    let kills = vec![Fault::At(Point::Finished(1)); 16];
     let (_, s, v) = torture("fan", Shape::Fan(60), kills);
-    assert_eq!((s.kills, v.finished_rerun), (16, 0));
+    // One append may finish all eight that run at a time; then the run ends before the last kill.
+    assert!((7..=16).contains(&s.kills), "{} kills", s.kills);
+    assert_eq!(v.finished_rerun, 0);
     assert!(
         v.unfinished_rerun <= 16 * 8,
         "eight at a time: {}",
