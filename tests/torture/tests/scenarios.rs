@@ -101,12 +101,16 @@ fn a_short_campaign_finds_nothing() {
 
 #[test]
 fn a_store_that_answers_early_is_found() {
-    let dir = Dir::new("early");
-    let kills = vec![Fault::At(Point::Finished(3)); 6];
-    let (_, v) = campaign(Some(Broken::AcksEarly))
-        .torture(&dir.0, Shape::Fan(30), kills)
-        .unwrap();
-    assert!(v.lost > 0, "{v:?}");
+    // What a kill finds unwritten is chance; ten tries leave none to it.
+    let found = (0..10).any(|n| {
+        let dir = Dir::new(&format!("early-{n}"));
+        let kills = vec![Fault::At(Point::Finished(3)); 6];
+        let (_, v) = campaign(Some(Broken::AcksEarly))
+            .torture(&dir.0, Shape::Fan(30), kills)
+            .unwrap();
+        v.lost > 0
+    });
+    assert!(found);
     let dir = Dir::new("early-chain");
     let kills = vec![Fault::At(Point::After(9))];
     let (_, v) = campaign(Some(Broken::AcksEarly))
