@@ -34,17 +34,18 @@ pub(crate) fn indented(text: &str, indent: &str) -> String {
     text.lines().map(put).collect::<Vec<_>>().join("\n")
 }
 
+/// The last part of a qualified name.
+pub(crate) fn last(symbol: &str) -> &str {
+    symbol.rsplit(['.', ':']).next().unwrap_or(symbol)
+}
+
 /// The function of that name, with the imports that stand before it.
 pub(crate) fn function(code: &str, name: &str, path: &str) -> Option<String> {
     let code = dedent(code);
     let chunks = chunk_file(path, code.as_bytes());
-    let found = chunks.iter().find(|c| {
-        let last = c
-            .symbol
-            .as_deref()
-            .and_then(|s| s.rsplit(['.', ':']).next());
-        last == Some(name) && c.kind != ChunkKind::Class
-    })?;
+    let found = chunks
+        .iter()
+        .find(|c| c.symbol.as_deref().map(last) == Some(name) && c.kind != ChunkKind::Class)?;
     let imports: String = code[..found.bytes.0]
         .lines()
         .filter(|l| l.starts_with("import ") || l.starts_with("from "))

@@ -1,3 +1,4 @@
+use crate::code::last;
 use serde::{Deserialize, Serialize};
 use smallhands_memory::{ChunkKind, Hit};
 
@@ -40,9 +41,7 @@ impl Place {
 
     /// The last part of the symbol, for a function or method.
     pub(crate) fn function(&self) -> Option<&str> {
-        let last = |s: &'_ str| s.rsplit(['.', ':']).next().map(str::len);
-        let symbol = self.hit.symbol.as_deref()?;
-        let name = &symbol[symbol.len() - last(symbol)?..];
+        let name = last(self.hit.symbol.as_deref()?);
         matches!(self.hit.kind, ChunkKind::Function | ChunkKind::Method).then_some(name)
     }
 

@@ -12,7 +12,7 @@ use smallhands::{
     standard::{self, Target},
     tools::TestCommand,
 };
-use smallhands_benchmarks::{Program, Record, median, quixbugs, table, wilson};
+use smallhands_benchmarks::{Program, Record, SuiteError, median, quixbugs, table, wilson};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -48,16 +48,12 @@ struct Bench<'a> {
 
 /// `smallhands bench quixbugs`.
 pub(crate) async fn bench(dirs: &Dirs, out: Out, a: BenchArgs) -> Result<u8, CliError> {
-    let input = |e: smallhands_benchmarks::SuiteError| CliError::new(1, e.code(), e.to_string());
+    let input = |e: SuiteError| CliError::new(1, e.code(), e.to_string());
     let mut programs = quixbugs(&a.dir).map_err(input)?;
     if !a.only.is_empty() {
         for o in &a.only {
             if !programs.iter().any(|p| p.name == *o) {
-                return Err(CliError::new(
-                    1,
-                    "suite.unknown",
-                    format!("the suite has no program `{o}`"),
-                ));
+                return Err(input(SuiteError::Unknown(o.clone())));
             }
         }
         programs.retain(|p| a.only.contains(&p.name));
@@ -208,7 +204,7 @@ impl Bench<'_> {
 
     async fn program(&self, p: &Program) -> Result<Row, CliError> {
         let repo = self.work.join("task");
-        let suite = |e: smallhands_benchmarks::SuiteError| CliError::other(e.to_string());
+        let suite = |e: SuiteError| CliError::other(e.to_string());
         p.write(&repo).map_err(suite)?;
         run::commit_all(&self.git, &repo)?;
         let base = self.repos.import(&repo, None, Uncommitted::Exclude)?.commit;
