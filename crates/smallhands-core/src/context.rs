@@ -305,8 +305,16 @@ impl TaskContext {
 
     /// Outlives attempts and placements.
     fn idempotency(&self, step: &StepKey) -> Digest {
-        let k = self.key();
-        Digest::of_json(&json!([k.run, k.task, step]))
+        let (k, env) = (self.key(), &self.0.env);
+        let mut of = match &env.spec.idempotency_key {
+            Some(own) => vec![json!(own)],
+            None => vec![json!(k.run), json!(k.task)],
+        };
+        of.push(json!(step));
+        if env.iteration > 0 {
+            of.push(json!(env.iteration));
+        }
+        Digest::of_json(&Value::Array(of))
     }
 
     async fn roll_back(&self, c: &dyn Checkpoint) -> Result<(), Failure> {
@@ -335,11 +343,9 @@ impl TaskContext {
             Verdict::Allow | Verdict::Redact { .. } => Ok(()),
             Verdict::Deny { rule, reason } => Err(denied(&rule, &reason).into()),
             Verdict::Ask { rule, reason } => {
-                let q = Question {
-                    text: format!("{rule}: {reason}"),
-                    schema: json!({"type": "boolean"}),
-                    default: Some(Value::Bool(false)),
-                };
+                let q = Question::new(format!("{rule}: {reason}"))
+                    .schema(json!({"type": "boolean"}))
+                    .default(false);
                 match self.ask(format!("permit/{key}"), q).await? {
                     Value::Bool(true) => Ok(()),
                     _ => Err(denied(&rule, "refused by a person").into()),

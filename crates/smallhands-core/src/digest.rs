@@ -1,14 +1,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// A content hash that names its algorithm, as `sha256:<64 hex digits>` or `b3:<64 hex digits>`.
 ///
 /// Parsing checks the form, so that a digest read from a journal can safely become a file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
+pub struct Digest(Arc<str>);
 
 /// The text is not `algorithm:<64 lower-case hex digits>`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ impl Digest {
         for b in hash {
             let _ = write!(s, "{b:02x}");
         }
-        Self(s)
+        Self(s.into())
     }
 
     /// `sha256`, `b3`.
@@ -77,7 +77,7 @@ impl TryFrom<String> for Digest {
 }
 impl From<Digest> for String {
     fn from(d: Digest) -> Self {
-        d.0
+        d.0.as_ref().into()
     }
 }
 impl fmt::Display for Digest {

@@ -27,6 +27,7 @@ mod digest;
 mod executor;
 mod ids;
 mod outcome;
+mod policy;
 mod ports;
 mod task;
 mod worker;
@@ -46,9 +47,12 @@ pub use ports::{
     Ambient, BlobStore, BoxFuture, Checkpoint, Clock, Guardrail, NoGuard, NoSecrets, Notice,
     Redactor, Secrets, Subject, Verdict,
 };
+pub use policy::{
+    Binding, Condition, GroupLimit, Join, MapOver, OnFailure, Repeat, Resources, Retry, SubGraph,
+};
 pub use task::{
-    Binding, Condition, HostCall, HostReply, OnFailure, PriorStep, Question, Retry, StepIntent,
-    StepRecord, TaskEnvelope, TaskHost, TaskSpec,
+    HostCall, HostReply, PriorStep, Question, StepIntent, StepRecord, TaskEnvelope, TaskHost,
+    TaskSpec,
 };
 pub use worker::{Worker, WorkerSource, worker};
 

@@ -1,103 +1,19 @@
 use crate::{
-    AskId, BlobRef, Budget, Digest, DispatchKey, Effect, Failure, Halt, Notice, SecretName,
-    StepKey, TaskId, Usage, WorkerName, async_trait,
+    AskId, Binding, BlobRef, Budget, Condition, Digest, DispatchKey, Effect, Failure, Halt, Join,
+    MapOver, Notice, OnFailure, Repeat, Resources, Retry, SecretName, StepKey, SubGraph, TaskId,
+    Timestamp, Usage, WorkerName, async_trait,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
-
-/// When a failed attempt is tried again. Only failures that say they are retryable are.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Retry {
-    /// Attempts in all, the first one included; at least 1.
-    pub max_attempts: u32,
-    /// The wait before the second attempt, in milliseconds.
-    pub first_delay_ms: u64,
-    /// Each further wait is this many times longer.
-    pub factor: f64,
-    /// No wait is longer than this, in milliseconds.
-    pub max_delay_ms: u64,
-    /// Each wait is stretched by a random part of up to this share, `0.0..=1.0`.
-    pub jitter: f64,
-}
-
-impl Default for Retry {
-    /// One attempt. With more: 500 ms, doubled each time up to 30 s, stretched by up to a fifth.
-    fn default() -> Self {
-        Self {
-            max_attempts: 1,
-            first_delay_ms: 500,
-            factor: 2.0,
-            max_delay_ms: 30_000,
-            jitter: 0.2,
-        }
-    }
-}
-
-impl Retry {
-    /// So many attempts with the default waits.
-    pub fn attempts(n: u32) -> Self {
-        Self {
-            max_attempts: n,
-            ..Self::default()
-        }
-    }
-
-    /// The wait before attempt `next` (2, 3, ..); `random` in `0.0..1.0` sets the jitter.
-    pub fn delay_before(&self, next: u32, random: f64) -> Duration {
-        let exponent = i32::try_from(next.saturating_sub(2)).unwrap_or(i32::MAX);
-        let base = self.first_delay_ms as f64 * self.factor.max(1.0).powi(exponent);
-        let capped = base.min(self.max_delay_ms as f64);
-        let ms = capped * (1.0 + self.jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0));
-        Duration::from_millis(ms as u64)
-    }
-}
-
-/// What the failure of a task means for the rest of the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum OnFailure {
-    /// The run fails: nothing new is started, what runs is cancelled.
-    #[default]
-    FailRun,
-    /// The tasks that need this one are skipped, and so on; the rest goes on.
-    SkipDependents,
-    /// The tasks that need this one run; what they bind from it is `null`.
-    Continue,
-}
-
-/// When a task is to run at all; looked at once its needs are settled. Data, never a closure, so
-/// that a graph can be stored, compared and resumed by another program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Condition {
-    /// An expression over the outputs of the tasks it needs, by id (feature `expr` of graph).
-    Expr(String),
-    /// A function registered with the engine under this name; it gets the same outputs.
-    Named(String),
-}
-
-/// One top-level field of a task's input, taken from a predecessor's output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
-    /// The field of the input object that is set.
-    pub field: String,
-    /// The predecessor; must be among the task's needs.
-    pub from: TaskId,
-    /// An RFC 6901 JSON pointer into the predecessor's value; empty is the whole value.
-    #[serde(default)]
-    pub pointer: String,
-}
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 /// One node of a graph: a worker's name and a JSON value, and how to treat them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// Unique in the run.
     pub id: TaskId,
-    /// Which worker does it.
+    /// Which worker does it; empty for a task that holds a graph.
+    #[serde(default = "no_worker", skip_serializing_if = "is_no_worker")]
     pub worker: WorkerName,
     /// The input; bindings are laid over it.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -108,6 +24,18 @@ pub struct TaskSpec {
     /// Tasks that must be settled before this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<TaskId>,
+    /// How many of them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub join: Join,
+    /// One instance for each element of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<Box<MapOver>>,
+    /// The tasks that this one stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Box<SubGraph>>,
+    /// Runs again until a condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Box<Repeat>>,
     /// Run only if this holds; otherwise the task is skipped, and with it what needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
@@ -126,6 +54,9 @@ pub struct TaskSpec {
     /// Wall-clock limit of one attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Wall-clock limit from the first placement to the end of the last attempt, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout_ms: Option<u64>,
     /// What failure means for the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_failure: OnFailure,
@@ -135,15 +66,36 @@ pub struct TaskSpec {
     /// Caps for this task alone.
     #[serde(default, skip_serializing_if = "is_default")]
     pub budget: Budget,
+    /// What it takes of the engine's capacity while it is placed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+    /// The group whose limits it counts against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Arc<str>>,
+    /// Takes the place of run and task in the
+    /// [`idempotency_key`](crate::CallCx::idempotency_key) of its steps, so that forks and other
+    /// runs repeat an outside effect under the same key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<Arc<str>>,
+    /// JSON schema of the input; edges into it are checked against it (feature `schema` of graph).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<Arc<Value>>,
     /// JSON schema of the output (feature `schema` of graph checks it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output_schema: Option<Value>,
+    pub output_schema: Option<Arc<Value>>,
 }
 
 /// Most of a large graph is defaults, so a spec leaves them out. They are part of the format: one
 /// that changed would change what old journals mean.
 fn is_default<T: Default + PartialEq>(v: &T) -> bool {
     *v == T::default()
+}
+
+fn no_worker() -> WorkerName {
+    WorkerName::from("")
+}
+fn is_no_worker(w: &WorkerName) -> bool {
+    w.as_str().is_empty()
 }
 
 impl TaskSpec {
@@ -155,16 +107,32 @@ impl TaskSpec {
             input: Value::Null,
             bind: Vec::new(),
             needs: Vec::new(),
+            join: Join::All,
+            map: None,
+            graph: None,
+            repeat: None,
             when: None,
             effect: Effect::Pure,
             expands: false,
             view: false,
             retry: Retry::default(),
             timeout_ms: None,
+            total_timeout_ms: None,
             on_failure: OnFailure::default(),
             priority: 0,
             budget: Budget::default(),
+            resources: Resources::default(),
+            group: None,
+            idempotency_key: None,
+            input_schema: None,
             output_schema: None,
+        }
+    }
+    /// A task that stands for a graph of its own.
+    pub fn sub_graph(id: impl Into<TaskId>, graph: SubGraph) -> Self {
+        Self {
+            graph: Some(Box::new(graph)),
+            ..Self::new(id, "")
         }
     }
     /// Sets the input.
@@ -192,6 +160,61 @@ impl TaskSpec {
             pointer: pointer.into(),
         });
         self.needs(from)
+    }
+    /// Sets how many of its needs it waits for.
+    #[must_use]
+    pub fn join(mut self, j: Join) -> Self {
+        self.join = j;
+        self
+    }
+    /// Runs once for each element of the list at `pointer` in the output of `from`.
+    #[must_use]
+    pub fn map(mut self, field: &str, from: impl Into<TaskId>, pointer: &str) -> Self {
+        let from = from.into();
+        self.map = Some(Box::new(MapOver {
+            from: from.clone(),
+            pointer: pointer.into(),
+            field: field.into(),
+            key: None,
+            max_parallel: None,
+        }));
+        self.needs(from)
+    }
+    /// Runs again until a condition over `output` and `iteration` holds, `max` times at most.
+    #[must_use]
+    pub fn repeat(mut self, r: Repeat) -> Self {
+        self.repeat = Some(Box::new(r));
+        self
+    }
+    /// Counts it against the limits of a group.
+    #[must_use]
+    pub fn group(mut self, name: &str) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+    /// Sets what it takes of the engine's capacity.
+    #[must_use]
+    pub fn resources(mut self, r: Resources) -> Self {
+        self.resources = r;
+        self
+    }
+    /// Sets the key under which its outside effects are repeated.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: &str) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+    /// Limits the wall time of all attempts together.
+    #[must_use]
+    pub fn total_timeout(mut self, d: Duration) -> Self {
+        self.total_timeout_ms = Some(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+    /// The JSON schema that the input must fit.
+    #[must_use]
+    pub fn input_schema(mut self, schema: Value) -> Self {
+        self.input_schema = Some(Arc::new(schema));
+        self
     }
     /// Runs only if the condition holds.
     #[must_use]
@@ -245,7 +268,7 @@ impl TaskSpec {
     /// The JSON schema that the output must fit.
     #[must_use]
     pub fn output_schema(mut self, schema: Value) -> Self {
-        self.output_schema = Some(schema);
+        self.output_schema = Some(Arc::new(schema));
         self
     }
 }
@@ -306,7 +329,10 @@ pub struct TaskEnvelope {
     /// Whose placement this is.
     pub key: DispatchKey,
     /// The task.
-    pub spec: TaskSpec,
+    pub spec: Arc<TaskSpec>,
+    /// Which iteration of a loop, from 1; 0 for a task that is no loop.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub iteration: u32,
     /// The input, resolved from predecessors.
     pub input: Value,
     /// Recorded steps of this attempt, in journal order.
@@ -340,8 +366,43 @@ pub struct Question {
     pub text: String,
     /// JSON schema of the answer.
     pub schema: Value,
-    /// Taken if nobody answers.
+    /// Taken if nobody answers in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
+    /// When the default is taken; without a default the task then fails. Wall time, so that it
+    /// holds while no process is alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+impl Question {
+    /// A question whose answer may be any JSON, whenever it comes.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            schema: Value::Bool(true),
+            default: None,
+            deadline: None,
+        }
+    }
+    /// Sets the JSON schema of the answer.
+    #[must_use]
+    pub fn schema(mut self, schema: Value) -> Self {
+        self.schema = schema;
+        self
+    }
+    /// What is taken at the deadline.
+    #[must_use]
+    pub fn default(mut self, v: impl Into<Value>) -> Self {
+        self.default = Some(v.into());
+        self
+    }
+    /// When the default is taken.
+    #[must_use]
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(at);
+        self
+    }
 }
 
 /// What a task asks of the engine. Each call may be repeated: steps are found by key, reservations
@@ -415,21 +476,6 @@ pub trait TaskHost: Debug + Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn backoff_doubles_up_to_its_cap_and_jitter_only_stretches() {
-        let r = Retry {
-            max_attempts: 9,
-            first_delay_ms: 100,
-            factor: 2.0,
-            max_delay_ms: 1_000,
-            jitter: 0.5,
-        };
-        let ms = |n, x| r.delay_before(n, x).as_millis();
-        assert_eq!([ms(2, 0.0), ms(3, 0.0), ms(4, 0.0)], [100, 200, 400]);
-        assert_eq!((ms(9, 0.0), ms(9, 1.0)), (1_000, 1_500));
-        assert_eq!(ms(u32::MAX, 0.0), 1_000);
-    }
 
     #[test]
     fn a_minimal_spec_reads_from_json() {

@@ -161,7 +161,7 @@ impl Driver {
                 false => state.durability,
             };
             let after = state.seq - events.len() as u64;
-            let records = events.iter().map(|(at, e)| e.to_record(*at)).collect();
+            let records = events.iter().map(|(at, e)| crate::Record::of(Arc::new(e.clone()), *at)).collect();
             let store = &self.plan.engine.store;
             store
                 .append(&self.plan.lease, after, records, Some(state.head()), level)
@@ -262,6 +262,7 @@ impl Driver {
             v: TaskEnvelope::VERSION,
             key: self.key(id, attempt, fence),
             spec: n.spec.clone(),
+            iteration: 0,
             input,
             steps: n.steps.clone(),
             answers: n.answers.clone(),
@@ -397,6 +398,7 @@ impl Driver {
                 task,
                 id: ask,
                 answer: value,
+                expired: false,
             });
             self.after.push(After::Answered(reply));
         } else {
@@ -508,10 +510,11 @@ impl Driver {
             fence: key.fence,
             report,
             retry_after_ms: wait.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            repeat: false,
         });
         // The result and the work that it adds are one append.
         if let Some(p) = grown {
-            self.log(Event::Patched(p));
+            self.log(Event::Patched { patch: p, by: Some(task.clone()) });
         }
         if let Some(d) = wait.filter(|d| !d.is_zero()) {
             self.delayed.insert(task.clone());

@@ -278,9 +278,15 @@ impl Engine {
                 budget: new.budget,
                 durability: new.durability,
                 executor: self.executor.name().into(),
+                environment: Value::Null,
+                secrets: Vec::new(),
+                limits: std::collections::BTreeMap::new(),
             },
             self.opened(&lease),
-            Event::Patched(GraphPatch::adding(new.graph.into_tasks())),
+            Event::Patched {
+                patch: GraphPatch::adding(new.graph.into_tasks()),
+                by: None,
+            },
         ];
         self.drive(lease, RunState::default(), events).await
     }
@@ -355,8 +361,9 @@ impl Engine {
             task: task.clone(),
             id: ask.clone(),
             answer: value,
+            expired: false,
         };
-        let records = vec![event.to_record(self.clock.now())];
+        let records = vec![crate::Record::of(Arc::new(event), self.clock.now())];
         let appended = self
             .store
             .append(&lease, state.seq, records, None, state.durability)
@@ -418,7 +425,7 @@ impl RunState {
                     reason,
                 };
                 let at = s.record.at;
-                let event = Event::from_record(s.record).map_err(unreadable)?;
+                let event = Event::from_record(&s.record).map_err(unreadable)?;
                 state.apply(s.seq, at, &event).map_err(unreadable)?;
             }
             if n < PAGE {

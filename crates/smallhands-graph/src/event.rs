@@ -1,11 +1,11 @@
 use crate::{Durability, GraphPatch, Record, RunStatus};
-use serde::{Deserialize, Serialize, de::value::MapDeserializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smallhands_core::{
-    AskId, AttemptReport, BlobRef, Budget, Question, StepIntent, StepRecord, TaskId, Timestamp,
-    Usage,
+    AskId, AttemptReport, BlobRef, Budget, GroupLimit, Question, SecretName, StepIntent,
+    StepRecord, TaskId, TaskSpec, Usage,
 };
-use std::iter;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What happened in a run, in the order in which it counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,15 @@ pub enum Event {
         durability: Durability,
         /// The executor that it was made for.
         executor: String,
+        /// What it runs in: versions, toolchain, whatever its author notes.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        environment: Value,
+        /// Names of the secrets that its tasks may ask for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<SecretName>,
+        /// Limits of groups of tasks, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        limits: BTreeMap<String, GroupLimit>,
     },
     /// A process took it over, from the first one on.
     Opened {
@@ -33,7 +42,21 @@ pub enum Event {
         epoch: u64,
     },
     /// The graph changed; the first patch is the graph.
-    Patched(GraphPatch),
+    Patched {
+        /// How.
+        patch: GraphPatch,
+        /// The task whose output it is, if it is one's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<TaskId>,
+    },
+    /// A map or a sub-graph became the tasks that it stands for, or a failed task the one that
+    /// compensates for it.
+    Expanded {
+        /// The task.
+        task: TaskId,
+        /// Its tasks, with ids and needs of the whole graph.
+        children: Vec<Arc<TaskSpec>>,
+    },
     /// The condition of a task was looked at.
     Judged {
         /// The task.
@@ -105,6 +128,9 @@ pub enum Event {
         id: AskId,
         /// The answer.
         answer: Value,
+        /// Whether it is the default, taken at the deadline.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        expired: bool,
     },
     /// A placement ended.
     Ended {
@@ -117,11 +143,19 @@ pub enum Event {
         /// How long the next attempt waits, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+        /// Whether a loop goes on with another iteration.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeat: bool,
     },
     /// Failed tasks are to be tried once more.
     Revived {
         /// Which.
         tasks: Vec<TaskId>,
+    },
+    /// A task and all that depend on it are to be done again, as if they never were.
+    Reset {
+        /// Which.
+        task: TaskId,
     },
     /// Somebody wants the run to end.
     CancelRequested,
@@ -133,19 +167,17 @@ pub enum Event {
 }
 
 impl Event {
-    /// As it is stored. Every kind is at version 1.
-    pub fn to_record(&self, at: Timestamp) -> Record {
-        let mut v = serde_json::to_value(self).unwrap_or_default();
-        let mut part = |name| v.get_mut(name).map(Value::take).unwrap_or_default();
-        let kind = match part("kind") {
-            Value::String(kind) => kind,
-            _ => String::new(),
-        };
-        Record {
-            kind,
-            version: 1,
-            at,
-            body: part("body"),
+    /// The version of every body that this program writes.
+    pub const VERSION: u16 = 1;
+
+    /// The body alone, as JSON text.
+    pub(crate) fn encode(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        // The kind has its own column: `{"kind":"..","body":` and `}` go.
+        let lead = r#"{"kind":"","body":"#.len() + self.kind().len();
+        match text.get(lead..text.len().saturating_sub(1)) {
+            Some(body) if !body.is_empty() => body.into(),
+            _ => "null".into(),
         }
     }
 
@@ -153,19 +185,46 @@ impl Event {
     ///
     /// # Errors
     /// Names the kind and version that this program does not know, or what is wrong in the body.
-    pub fn from_record(r: Record) -> Result<Self, String> {
-        if r.version != 1 {
+    pub fn from_record(r: &Record) -> Result<Self, String> {
+        if r.version != Self::VERSION {
             return Err(format!(
-                "`{}` version {} was written by a newer program; this one knows version 1",
-                r.kind, r.version
+                "`{}` version {} was written by a newer program; this one knows version {}",
+                r.kind,
+                r.version,
+                Self::VERSION
             ));
         }
-        // The kind first: a body that comes before it is buffered, and read twice.
-        let kind = ("kind", Value::from(r.kind.as_str()));
-        let body = (!r.body.is_null()).then_some(("body", r.body));
-        let fields = iter::once(kind).chain(body);
-        Self::deserialize(MapDeserializer::new(fields))
-            .map_err(|e: serde_json::Error| format!("`{}`: {e}", r.kind))
+        let body = r.body();
+        let kind = &r.kind;
+        // The kind first: a body that came before it would be buffered, and read twice.
+        let text = match &*body {
+            "null" => format!(r#"{{"kind":"{kind}"}}"#),
+            body => format!(r#"{{"kind":"{kind}","body":{body}}}"#),
+        };
+        serde_json::from_str(&text).map_err(|e| format!("`{kind}`: {e}"))
+    }
+
+    /// Its name in a record.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "created",
+            Self::Opened { .. } => "opened",
+            Self::Patched { .. } => "patched",
+            Self::Judged { .. } => "judged",
+            Self::Expanded { .. } => "expanded",
+            Self::Dispatched { .. } => "dispatched",
+            Self::StepBegan { .. } => "step_began",
+            Self::StepEnded { .. } => "step_ended",
+            Self::Reserved { .. } => "reserved",
+            Self::Settled { .. } => "settled",
+            Self::Asked { .. } => "asked",
+            Self::Answered { .. } => "answered",
+            Self::Ended { .. } => "ended",
+            Self::Revived { .. } => "revived",
+            Self::Reset { .. } => "reset",
+            Self::CancelRequested => "cancel_requested",
+            Self::Stopped { .. } => "stopped",
+        }
     }
 
     /// The task that it is about, if it is about one.

@@ -1,27 +1,30 @@
 use crate::{Conditions, GraphError};
 use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 use serde::{Deserialize, Serialize};
-use smallhands_core::{Condition, TaskId, TaskSpec};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use smallhands_core::{Binding, Condition, TaskId, TaskSpec};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// A validated directed acyclic graph of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct TaskGraph {
-    tasks: Vec<TaskSpec>,
+    tasks: Vec<Arc<TaskSpec>>,
 }
 
 /// Collects tasks for a [`TaskGraph`].
 #[derive(Clone, Debug, Default)]
 pub struct TaskGraphBuilder {
-    tasks: Vec<TaskSpec>,
+    tasks: Vec<Arc<TaskSpec>>,
 }
 
 impl TaskGraphBuilder {
     /// Adds a task; the order of adding breaks ties of priority.
     #[must_use]
-    pub fn task(mut self, t: TaskSpec) -> Self {
-        self.tasks.push(t);
+    pub fn task(mut self, t: impl Into<Arc<TaskSpec>>) -> Self {
+        self.tasks.push(t.into());
         self
     }
     /// Checks the whole.
@@ -48,7 +51,10 @@ impl TaskGraph {
     ///
     /// # Errors
     /// As [`TaskGraphBuilder::build`].
-    pub fn from_tasks(tasks: Vec<TaskSpec>) -> Result<Self, GraphError> {
+    pub fn from_tasks(
+        tasks: impl IntoIterator<Item = impl Into<Arc<TaskSpec>>>,
+    ) -> Result<Self, GraphError> {
+        let tasks: Vec<Arc<TaskSpec>> = tasks.into_iter().map(Into::into).collect();
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
@@ -78,7 +84,7 @@ impl TaskGraph {
     }
 
     /// The tasks, in the order in which they were added.
-    pub fn tasks(&self) -> &[TaskSpec] {
+    pub fn tasks(&self) -> &[Arc<TaskSpec>] {
         &self.tasks
     }
     /// How many tasks.
@@ -89,7 +95,7 @@ impl TaskGraph {
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
-    pub(crate) fn into_tasks(self) -> Vec<TaskSpec> {
+    pub(crate) fn into_tasks(self) -> Vec<Arc<TaskSpec>> {
         self.tasks
     }
 }
@@ -97,35 +103,58 @@ impl TaskGraph {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    tasks: Vec<TaskSpec>,
+    tasks: Vec<Arc<TaskSpec>>,
 }
 
 /// A change of a running graph, against the revision that its author saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GraphPatch {
     /// Refused if the graph has moved on; absent: whatever it is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_revision: Option<u64>,
     /// New tasks; they may need old ones.
-    #[serde(default)]
-    pub add: Vec<TaskSpec>,
-    /// Tasks that have not started and are no longer wanted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Arc<TaskSpec>>,
+    /// Other specs for tasks that are not settled. One that runs is stopped; what it still says is
+    /// recorded and ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replace: Vec<Arc<TaskSpec>>,
+    /// Other needs for tasks that have not started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewire: Vec<Rewire>,
+    /// Tasks that are no longer wanted: they are settled as cancelled, and what needs them is
+    /// skipped. One that runs is stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cancel: Vec<TaskId>,
+    /// Tasks that have not started and are to leave the graph, id and all; nothing may need them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<TaskId>,
+}
+
+/// Other edges into a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rewire {
+    /// The task.
+    pub task: TaskId,
+    /// What it needs from now on.
+    pub needs: Vec<TaskId>,
+    /// What it binds from these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bind: Vec<Binding>,
 }
 
 impl GraphPatch {
     /// A patch that only adds.
-    pub fn adding(tasks: impl IntoIterator<Item = TaskSpec>) -> Self {
+    pub fn adding(tasks: impl IntoIterator<Item = impl Into<Arc<TaskSpec>>>) -> Self {
         Self {
-            add: tasks.into_iter().collect(),
+            add: tasks.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
     }
 }
 
 /// Checks new tasks against each other and the ids that exist already.
-pub(crate) fn check(new: &[TaskSpec], existing: &BTreeSet<&TaskId>) -> Result<(), GraphError> {
+pub(crate) fn check(new: &[Arc<TaskSpec>], existing: &BTreeSet<&TaskId>) -> Result<(), GraphError> {
     let mut ids = existing.clone();
     for t in new {
         if !ids.insert(&t.id) {
@@ -198,7 +227,7 @@ fn check_task(t: &TaskSpec) -> Result<(), GraphError> {
 }
 
 /// One cycle, first task again at the end; deterministic.
-fn cycle(tasks: &[TaskSpec]) -> Option<Vec<TaskId>> {
+fn cycle(tasks: &[Arc<TaskSpec>]) -> Option<Vec<TaskId>> {
     let index: HashMap<&TaskId, usize> =
         tasks.iter().enumerate().map(|(i, t)| (&t.id, i)).collect();
     let mut g = DiGraphMap::<usize, ()>::new();

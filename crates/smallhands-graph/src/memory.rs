@@ -1,4 +1,4 @@
-use crate::{Durability, Lease, Record, RunHead, StateStore, StoreError, Stored};
+use crate::{Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError, Stored};
 use smallhands_core::{
     BlobRef, BlobStore, Clock, Digest, Failure, FailureClass, RunId, async_trait,
 };
@@ -116,15 +116,30 @@ impl StateStore for MemoryStore {
         &self,
         from: Option<RunId>,
         limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    ) -> Result<Vec<RunInfo>, StoreError> {
         let runs = lock(&self.runs);
         let after = |id: &RunId| from.as_ref().is_none_or(|f| id > f);
         Ok(runs
             .iter()
             .filter(|(id, r)| after(id) && !r.log.is_empty())
             .take(limit)
-            .map(|(id, r)| (id.clone(), r.head.clone()))
+            .map(|(id, r)| RunInfo {
+                id: id.clone(),
+                head: r.head.clone(),
+                last: r.log.len() as u64,
+                bytes: 0,
+                forked: None,
+            })
             .collect())
+    }
+    async fn changed(&self, _: &RunId, _: u64, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn fork(&self, _: &RunId, _: u64, _: &RunId, _: RunHead) -> Result<(), StoreError> {
+        Err(StoreError::Io("not yet".into()))
+    }
+    async fn delete(&self, _: &Lease) -> Result<(), StoreError> {
+        Err(StoreError::Io("not yet".into()))
     }
     fn blobs(&self) -> Arc<dyn BlobStore> {
         self.blobs.clone()

@@ -1,4 +1,4 @@
-use crate::{Durability, Lease, Record, RunHead, StateStore, StoreError, Stored};
+use crate::{Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError, Stored};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use smallhands_core::{BlobStore, RunId, Timestamp, async_trait};
 use std::{
@@ -254,16 +254,9 @@ impl StateStore for SqliteStore {
         })?;
         rows.map(|row| {
             let (seq, at, kind, version, body) = row?;
-            let body = serde_json::from_str(&body)
-                .map_err(|e| StoreError::Damaged(format!("record {seq} of `{run}`: {e}")))?;
             Ok(Stored {
                 seq: seq.unsigned_abs(),
-                record: Record {
-                    kind,
-                    version,
-                    at: Timestamp(at.unsigned_abs()),
-                    body,
-                },
+                record: Record::new(kind, version, Timestamp(at.unsigned_abs()), body),
             })
         })
         .collect()
@@ -273,7 +266,7 @@ impl StateStore for SqliteStore {
         &self,
         from: Option<RunId>,
         limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    ) -> Result<Vec<RunInfo>, StoreError> {
         let conn = self.reader();
         let mut q = conn.prepare_cached(
             "SELECT run, head FROM runs WHERE run > ?1 AND head IS NOT NULL ORDER BY run LIMIT ?2",
@@ -286,9 +279,24 @@ impl StateStore for SqliteStore {
             let (run, head) = row?;
             let head = serde_json::from_str(&head)
                 .map_err(|e| StoreError::Damaged(format!("the head of `{run}`: {e}")))?;
-            Ok((run.into(), head))
+            Ok(RunInfo {
+                id: run.into(),
+                head,
+                last: 0,
+                bytes: 0,
+                forked: None,
+            })
         })
         .collect()
+    }
+    async fn changed(&self, _: &RunId, _: u64, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn fork(&self, _: &RunId, _: u64, _: &RunId, _: RunHead) -> Result<(), StoreError> {
+        Err(StoreError::Io("not yet".into()))
+    }
+    async fn delete(&self, _: &Lease) -> Result<(), StoreError> {
+        Err(StoreError::Io("not yet".into()))
     }
 
     fn blobs(&self) -> Arc<dyn BlobStore> {
@@ -407,7 +415,7 @@ fn append(
             sql(r.at.0),
             r.kind,
             r.version,
-            r.body.to_string()
+            r.body()
         ])?;
     }
     let last = is + records.len() as u64;

@@ -1,20 +1,7 @@
+use crate::Record;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use smallhands_core::{BlobStore, RunId, Timestamp, Usage, async_trait};
 use std::{fmt::Debug, sync::Arc, time::Duration};
-
-/// What a store keeps. It never understands an event, so that a journal outlives every event type.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// Which event.
-    pub kind: String,
-    /// Version of that kind's body.
-    pub version: u16,
-    /// When, by the clock of the engine that wrote it.
-    pub at: Timestamp,
-    /// The event.
-    pub body: Value,
-}
 
 /// A record with its place in the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +30,25 @@ pub struct RunHead {
     pub tasks: u64,
     /// What was spent.
     pub spent: Usage,
+    /// When a question's default is to be taken: somebody should resume the run then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A run as a store lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Which.
+    pub id: RunId,
+    /// Its summary.
+    pub head: RunHead,
+    /// Its last record.
+    pub last: u64,
+    /// Bytes of its own record bodies, those inherited by a fork not counted.
+    pub bytes: u64,
+    /// The run that it was forked from, and after which record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<(RunId, u64)>,
 }
 
 /// The right to drive a run. Its epoch is another thing than the fence of a placement.
@@ -163,12 +169,39 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// Up to `limit` records that follow `after`, in order. Needs no lease, sees only what is
     /// durable. Of a run that does not exist: none.
     async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError>;
-    /// Up to `limit` runs with their heads, in order of id, those after `from`.
-    async fn runs(
+    /// Up to `limit` runs that have a record, in order of id, those after `from`.
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError>;
+    /// Waits until the run has a record after `after`, or about `patience` has passed.
+    ///
+    /// # Behavior
+    /// - Returns soon after an append of any process, and at once if there is such a record already.
+    /// - May return early; the caller reads again.
+    async fn changed(
         &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError>;
+        run: &RunId,
+        after: u64,
+        patience: Duration,
+    ) -> Result<(), StoreError>;
+    /// A new run that shares the records of `from` up to `at` and goes on from there.
+    ///
+    /// # Behavior
+    /// - Copies no record; needs no lease of `from`, which may be driven meanwhile.
+    /// - What is appended to either is not seen in the other.
+    /// - The head is given by the caller; a run `to` that exists, or an `at` that is not in `from`,
+    ///   is [`StoreError::Conflict`] and changes nothing.
+    async fn fork(
+        &self,
+        from: &RunId,
+        at: u64,
+        to: &RunId,
+        head: RunHead,
+    ) -> Result<(), StoreError>;
+    /// Deletes a run; its lease is given back.
+    ///
+    /// # Behavior
+    /// - Forks of it keep every record that they share.
+    /// - Blobs stay; they may be shared.
+    async fn delete(&self, lease: &Lease) -> Result<(), StoreError>;
     /// The blobs of all its runs.
     fn blobs(&self) -> Arc<dyn BlobStore>;
 }

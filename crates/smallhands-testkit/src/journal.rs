@@ -1,7 +1,7 @@
 use crate::{Check, expect};
 use serde_json::json;
 use smallhands_core::{RunId, Timestamp};
-use smallhands_graph::{Durability, Lease, Record, RunHead, StateStore, StoreError};
+use smallhands_graph::{Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError};
 use std::{sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(30);
@@ -28,12 +28,8 @@ pub fn journal(make: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static) -
 }
 
 fn rec(n: u64) -> Record {
-    Record {
-        kind: "kit".into(),
-        version: 1,
-        at: Timestamp(n),
-        body: json!({ "n": n, "text": "ü\n\"" }),
-    }
+    let body = json!({ "n": n, "text": "ü\n\"" });
+    Record::new("kit", 1, Timestamp(n), body.to_string())
 }
 
 async fn lease(s: &dyn StateStore, run: &str, who: &str) -> Result<Lease, String> {
@@ -125,9 +121,9 @@ async fn heads(s: Arc<dyn StateStore>) -> Result<(), String> {
         appended.map_err(|e| e.to_string())?;
     }
     let page = |from: Option<&str>| s.runs(from.map(RunId::from), 2);
-    let names = |page: Vec<(RunId, RunHead)>| -> Vec<String> {
+    let names = |page: Vec<RunInfo>| -> Vec<String> {
         page.into_iter()
-            .map(|(r, h)| format!("{r} {}", h.goal))
+            .map(|r| format!("{} {}", r.id, r.head.goal))
             .collect()
     };
     let first = page(None).await.map_err(|e| e.to_string())?;

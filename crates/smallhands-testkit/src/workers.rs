@@ -44,12 +44,7 @@ pub fn kit_workers() -> Vec<Arc<dyn Worker>> {
             Ok(())
         }),
         worker("kit/ask", |(): (), cx: TaskContext| async move {
-            let question = Question {
-                text: "well?".into(),
-                schema: Value::Bool(true),
-                default: None,
-            };
-            cx.ask("kit", question).await
+            cx.ask("kit", Question::new("well?")).await
         }),
         worker("kit/spend", |tokens: u64, cx: TaskContext| async move {
             let most = Usage {

@@ -16,6 +16,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
 
 /// How a task stands.
@@ -75,7 +76,7 @@ impl NodeState {
 #[non_exhaustive]
 pub struct Node {
     /// What it is.
-    pub spec: TaskSpec,
+    pub spec: Arc<TaskSpec>,
     /// How it stands.
     pub state: NodeState,
     /// The present or last attempt, from 1.
@@ -182,6 +183,7 @@ impl RunState {
                 budget,
                 durability,
                 executor,
+                ..
             } => {
                 self.created = at;
                 self.goal.clone_from(goal);
@@ -191,7 +193,7 @@ impl RunState {
                 self.executor.clone_from(executor);
             }
             Event::Opened { .. } => self.status = RunStatus::Running,
-            Event::Patched(p) => self.patch(p),
+            Event::Patched { patch, .. } => self.patch(patch),
             Event::Judged { task, holds } => self.judge(task, *holds)?,
             Event::Dispatched { task, attempt } => self.dispatched(task, *attempt, seq, at)?,
             Event::StepBegan {
@@ -236,7 +238,7 @@ impl RunState {
                 let n = self.node(task)?;
                 n.questions.insert(id.clone(), question.clone());
             }
-            Event::Answered { task, id, answer } => {
+            Event::Answered { task, id, answer, .. } => {
                 let n = self.node(task)?;
                 n.questions.remove(id);
                 n.answers.insert(id.clone(), answer.clone());
@@ -251,6 +253,7 @@ impl RunState {
                 ..
             } => self.ended(task, *fence, report)?,
             Event::Revived { tasks } => self.revive(tasks)?,
+            Event::Expanded { .. } | Event::Reset { .. } => {}
             Event::CancelRequested => self.cancelling = true,
             Event::Stopped { status } => self.status = *status,
         }

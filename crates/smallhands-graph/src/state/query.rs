@@ -169,6 +169,7 @@ impl RunState {
             settled: self.settled as u64,
             tasks: self.nodes.len() as u64,
             spent: self.spent,
+            wake_at: None,
         }
     }
 
