@@ -43,12 +43,12 @@ pub use executor::{
 };
 pub use ids::{AskId, DispatchKey, RunId, SecretName, StepKey, TaskId, Timestamp, WorkerName};
 pub use outcome::{Effect, Failure, FailureClass, Halt, Outcome, Ran, TaskOutput};
+pub use policy::{
+    Binding, Condition, GroupLimit, Join, MapOver, OnFailure, Repeat, Resources, Retry, SubGraph,
+};
 pub use ports::{
     Ambient, BlobStore, BoxFuture, Checkpoint, Clock, Guardrail, NoGuard, NoSecrets, Notice,
     Redactor, Secrets, Subject, Verdict,
-};
-pub use policy::{
-    Binding, Condition, GroupLimit, Join, MapOver, OnFailure, Repeat, Resources, Retry, SubGraph,
 };
 pub use task::{
     HostCall, HostReply, PriorStep, Question, StepIntent, StepRecord, TaskEnvelope, TaskHost,

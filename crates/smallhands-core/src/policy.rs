@@ -215,7 +215,6 @@ pub struct Binding {
     pub pointer: String,
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

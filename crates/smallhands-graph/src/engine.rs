@@ -1,14 +1,15 @@
 use crate::{
-    Conditions, Durability, Event, GraphError, GraphPatch, Lease, RunState, RunStatus, StateStore,
-    TaskGraph,
+    Conditions, Durability, Event, GraphError, GraphPatch, Lease, Node, NodeState, RunState,
+    RunStatus, StateStore, TaskGraph,
     driver::{Driver, Plan},
     host::Msg,
 };
 use serde_json::Value;
 use smallhands_core::{
-    AskId, Budget, Clock, DispatchKey, Executor, Notice, RunId, TaskId, Timestamp,
+    AskId, Budget, Clock, DispatchKey, Executor, GroupLimit, Notice, Resources, RunId, SecretName,
+    TaskId, Timestamp,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinHandle,
@@ -26,6 +27,7 @@ pub struct Engine {
     pub(crate) max_parallel: usize,
     pub(crate) grace: Duration,
     pub(crate) lease_ttl: Duration,
+    pub(crate) capacity: Option<Resources>,
 }
 
 /// What a new run is made of.
@@ -43,6 +45,12 @@ pub struct NewRun {
     pub graph: TaskGraph,
     /// What its appends survive.
     pub durability: Durability,
+    /// What it runs in, as its author wants it noted: versions, toolchain.
+    pub environment: Value,
+    /// Names of the secrets that its tasks may ask for; never their values.
+    pub secrets: Vec<SecretName>,
+    /// Limits of groups of tasks, by the name that their specs give.
+    pub limits: BTreeMap<String, GroupLimit>,
 }
 
 impl NewRun {
@@ -55,6 +63,9 @@ impl NewRun {
             budget: Budget::default(),
             graph,
             durability: Durability::default(),
+            environment: Value::Null,
+            secrets: Vec::new(),
+            limits: BTreeMap::new(),
         }
     }
 }
@@ -158,6 +169,19 @@ impl RunHandle {
         // Full or closed means that it is about to look, or is over.
         self.send(Msg::Stop);
     }
+    /// Starts nothing new and lets what runs end; the run is then paused, and can be resumed.
+    pub fn pause(&self) {
+        self.send(Msg::Pause);
+    }
+    /// Changes the graph; returns the revision that this made.
+    ///
+    /// # Errors
+    /// [`GraphError::Patch`] with the reason if it does not fit; the run is no longer driven.
+    pub async fn patch(&self, patch: GraphPatch) -> Result<u64, GraphError> {
+        let (reply, done) = oneshot::channel();
+        let patch = Box::new(patch);
+        self.ask(Msg::Patch { patch, reply }, done).await
+    }
     /// Cancels the run for good.
     pub fn cancel(&self) {
         self.send(Msg::Cancel);
@@ -176,13 +200,20 @@ impl RunHandle {
     /// No such open question; or the run is no longer driven.
     pub async fn answer(&self, task: &TaskId, ask: &AskId, value: Value) -> Result<(), GraphError> {
         let (reply, done) = oneshot::channel();
-        let gone = || GraphError::Stopped("the run is no longer driven here".into());
         let msg = Msg::Answer {
             task: task.clone(),
             ask: ask.clone(),
             value,
             reply,
         };
+        self.ask(msg, done).await
+    }
+    async fn ask<T>(
+        &self,
+        msg: Msg,
+        done: oneshot::Receiver<Result<T, GraphError>>,
+    ) -> Result<T, GraphError> {
+        let gone = || GraphError::Stopped("the run is no longer driven here".into());
         self.to.send(msg).await.map_err(|_| gone())?;
         done.await.map_err(|_| gone())?
     }
@@ -228,6 +259,7 @@ impl Engine {
             max_parallel: if slots == 0 { 64 } else { slots },
             grace: Duration::from_millis(1500),
             lease_ttl: Duration::from_secs(15),
+            capacity: None,
         }
     }
     /// The functions that conditions refer to.
@@ -246,6 +278,18 @@ impl Engine {
     #[must_use]
     pub fn max_parallel(mut self, n: usize) -> Self {
         self.max_parallel = n.max(1);
+        self
+    }
+    /// What the placed tasks may take together; a zero is no limit of that kind.
+    #[must_use]
+    pub fn capacity(mut self, r: Resources) -> Self {
+        self.capacity = Some(r);
+        self
+    }
+    /// How long a lease lives without being renewed, on stores that count time.
+    #[must_use]
+    pub fn lease_ttl(mut self, d: Duration) -> Self {
+        self.lease_ttl = d;
         self
     }
     /// How long tasks may take to stop before they are killed.
@@ -278,9 +322,9 @@ impl Engine {
                 budget: new.budget,
                 durability: new.durability,
                 executor: self.executor.name().into(),
-                environment: Value::Null,
-                secrets: Vec::new(),
-                limits: std::collections::BTreeMap::new(),
+                environment: new.environment,
+                secrets: new.secrets,
+                limits: new.limits,
             },
             self.opened(&lease),
             Event::Patched {
@@ -310,7 +354,7 @@ impl Engine {
         let mut events = vec![self.opened(&lease)];
         let retry = failed == ResumeFailed::Retry && state.status != RunStatus::Succeeded;
         if retry {
-            let failed = |n: &crate::Node| matches!(n.state, crate::NodeState::Failed(_));
+            let failed = |n: &Node| matches!(n.state, NodeState::Failed(_));
             let tasks = state.nodes.iter().filter(|(_, n)| failed(n));
             events.push(Event::Revived {
                 tasks: tasks.map(|(id, _)| id.clone()).collect(),
@@ -331,46 +375,6 @@ impl Engine {
     /// No such run; a record that this program cannot read; the store failed.
     pub async fn load(&self, run: &RunId) -> Result<RunState, GraphError> {
         RunState::load(&*self.store, run).await
-    }
-
-    /// Answers a question of a run that nobody drives.
-    ///
-    /// # Errors
-    /// No such run or open question; somebody drives it; the store failed.
-    pub async fn answer(
-        &self,
-        run: &RunId,
-        task: &TaskId,
-        ask: &AskId,
-        value: Value,
-    ) -> Result<(), GraphError> {
-        let state = self.load(run).await?;
-        if !state
-            .nodes
-            .get(task)
-            .is_some_and(|n| n.questions.contains_key(ask))
-        {
-            return Err(GraphError::UnknownQuestion {
-                run: run.clone(),
-                task: task.clone(),
-                ask: ask.to_string(),
-            });
-        }
-        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
-        let event = Event::Answered {
-            task: task.clone(),
-            id: ask.clone(),
-            answer: value,
-            expired: false,
-        };
-        let records = vec![crate::Record::of(Arc::new(event), self.clock.now())];
-        let appended = self
-            .store
-            .append(&lease, state.seq, records, None, state.durability)
-            .await;
-        self.store.release(&lease).await?;
-        appended?;
-        Ok(())
     }
 
     fn opened(&self, lease: &Lease) -> Event {
@@ -413,10 +417,23 @@ impl RunState {
     /// # Errors
     /// No such run; a record that this program cannot read; the store failed.
     pub async fn load(store: &dyn StateStore, run: &RunId) -> Result<Self, GraphError> {
+        Self::load_until(store, run, u64::MAX).await
+    }
+
+    /// Folds the journal of a run up to a record: the run as it was then.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_until(
+        store: &dyn StateStore,
+        run: &RunId,
+        until: u64,
+    ) -> Result<Self, GraphError> {
         const PAGE: usize = 4096;
         let mut state = Self::default();
-        loop {
-            let page = store.read(run, state.seq, PAGE).await?;
+        while state.seq < until {
+            let left = usize::try_from(until - state.seq).unwrap_or(PAGE);
+            let page = store.read(run, state.seq, PAGE.min(left)).await?;
             let n = page.len();
             for s in page {
                 let unreadable = |reason| GraphError::Journal {
@@ -424,9 +441,10 @@ impl RunState {
                     seq: s.seq,
                     reason,
                 };
-                let at = s.record.at;
                 let event = Event::from_record(&s.record).map_err(unreadable)?;
-                state.apply(s.seq, at, &event).map_err(unreadable)?;
+                state
+                    .apply(s.seq, s.record.at, &event)
+                    .map_err(unreadable)?;
             }
             if n < PAGE {
                 break;

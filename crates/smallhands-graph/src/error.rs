@@ -65,6 +65,35 @@ pub enum GraphError {
         /// The question.
         ask: String,
     },
+    /// The answer is not of the form that was asked for.
+    #[error("the answer to `{ask}` of task `{task}` does not fit: {reason}")]
+    Answer {
+        /// The task.
+        task: TaskId,
+        /// The question.
+        ask: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A step that is not in doubt cannot be settled.
+    #[error("step `{step}` of task `{task}` is not in doubt: there is nothing to settle")]
+    NotInDoubt {
+        /// The task.
+        task: TaskId,
+        /// The step.
+        step: String,
+    },
+    /// There is no such task in the run.
+    #[error("run `{run}` has no task `{task}`")]
+    UnknownTask {
+        /// The run.
+        run: RunId,
+        /// The task.
+        task: TaskId,
+    },
+    /// The file holds no whole run.
+    #[error("it is not a whole exported run: {0}")]
+    Import(String),
     /// The journal holds what this program cannot read.
     #[error("the journal of run `{run}` cannot be read at {seq}: {reason}")]
     Journal {
@@ -101,6 +130,10 @@ impl GraphError {
             Self::RunExists(_) => "run.exists",
             Self::Ended { .. } => "run.ended",
             Self::UnknownQuestion { .. } => "run.unknown_question",
+            Self::Answer { .. } => "run.answer",
+            Self::NotInDoubt { .. } => "run.not_in_doubt",
+            Self::UnknownTask { .. } => "run.unknown_task",
+            Self::Import(_) => "run.import",
             Self::Journal { .. } => "journal.unreadable",
             Self::Store(e) => e.code(),
             Self::Blob(_) => "blob",

@@ -128,9 +128,13 @@ pub enum Event {
         id: AskId,
         /// The answer.
         answer: Value,
-        /// Whether it is the default, taken at the deadline.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        expired: bool,
+    },
+    /// The time to answer is over: the default is taken, or the task fails.
+    Expired {
+        /// The task.
+        task: TaskId,
+        /// Names the question.
+        id: AskId,
     },
     /// A placement ended.
     Ended {
@@ -219,6 +223,7 @@ impl Event {
             Self::Settled { .. } => "settled",
             Self::Asked { .. } => "asked",
             Self::Answered { .. } => "answered",
+            Self::Expired { .. } => "expired",
             Self::Ended { .. } => "ended",
             Self::Revived { .. } => "revived",
             Self::Reset { .. } => "reset",
@@ -238,6 +243,9 @@ impl Event {
             | Self::Settled { task, .. }
             | Self::Asked { task, .. }
             | Self::Answered { task, .. }
+            | Self::Expired { task, .. }
+            | Self::Expanded { task, .. }
+            | Self::Reset { task }
             | Self::Ended { task, .. } => Some(task),
             _ => None,
         }

@@ -3,7 +3,7 @@ use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 use serde::{Deserialize, Serialize};
 use smallhands_core::{Binding, Condition, TaskId, TaskSpec};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -58,7 +58,7 @@ impl TaskGraph {
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
-        check(&tasks, &BTreeSet::new())?;
+        check_whole(&tasks)?;
         Ok(Self { tasks })
     }
 
@@ -153,17 +153,25 @@ impl GraphPatch {
     }
 }
 
-/// Checks new tasks against each other and the ids that exist already.
-pub(crate) fn check(new: &[Arc<TaskSpec>], existing: &BTreeSet<&TaskId>) -> Result<(), GraphError> {
-    let mut ids = existing.clone();
+/// A task that exists already, by its id.
+pub(crate) type Known<'a> = &'a dyn Fn(&TaskId) -> Option<Arc<TaskSpec>>;
+
+/// Checks tasks that are a graph by themselves.
+pub(crate) fn check_whole(tasks: &[Arc<TaskSpec>]) -> Result<(), GraphError> {
+    check(tasks, &|_| None)
+}
+
+/// Checks new tasks against each other and those that exist already.
+pub(crate) fn check(new: &[Arc<TaskSpec>], existing: Known<'_>) -> Result<(), GraphError> {
+    let mut ids = HashSet::with_capacity(new.len());
     for t in new {
-        if !ids.insert(&t.id) {
+        if !ids.insert(&t.id) || existing(&t.id).is_some() {
             return Err(GraphError::Duplicate(t.id.clone()));
         }
     }
     for t in new {
         for n in &t.needs {
-            if !ids.contains(n) {
+            if !ids.contains(n) && existing(n).is_none() {
                 return Err(GraphError::UnknownNeed {
                     task: t.id.clone(),
                     needs: n.clone(),
@@ -259,7 +267,7 @@ fn cycle(tasks: &[Arc<TaskSpec>]) -> Option<Vec<TaskId>> {
 }
 
 /// The id with the smallest edit distance, if it is near enough to be a slip.
-fn nearest(wanted: &TaskId, ids: &BTreeSet<&TaskId>) -> Option<TaskId> {
+fn nearest(wanted: &TaskId, ids: &HashSet<&TaskId>) -> Option<TaskId> {
     let limit = wanted.as_str().chars().count() / 3 + 1;
     ids.iter()
         .map(|id| (distance(wanted.as_str(), id.as_str()), *id))

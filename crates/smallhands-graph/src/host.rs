@@ -1,18 +1,15 @@
-use crate::{GraphError, Update};
+use crate::{GraphError, GraphPatch, Update};
 use serde_json::Value;
-use smallhands_core::AskId;
 use smallhands_core::{
-    AttemptReport, DispatchKey, Halt, HostCall, HostReply, Notice, TaskHandle, TaskHost, TaskId,
-    async_trait,
+    AskId, DispatchKey, Halt, HostCall, HostReply, Notice, TaskHost, TaskId, async_trait,
 };
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, GraphError>>;
 
 /// What reaches the driver of a run.
 pub(crate) enum Msg {
@@ -21,20 +18,20 @@ pub(crate) enum Msg {
         call: HostCall,
         reply: oneshot::Sender<Result<HostReply, Halt>>,
     },
-    Placed(DispatchKey, Arc<dyn TaskHandle>),
-    Report(DispatchKey, AttemptReport),
-    /// The wait before a retry is over.
-    Wake(TaskId),
     Answer {
         task: TaskId,
         ask: AskId,
         value: Value,
-        reply: oneshot::Sender<Result<(), GraphError>>,
+        reply: Reply<()>,
     },
+    Patch {
+        patch: Box<GraphPatch>,
+        reply: Reply<u64>,
+    },
+    /// Nothing new is started; what runs may end.
+    Pause,
     Cancel,
     Stop,
-    /// What was asked to stop has had its time.
-    GraceOver,
     LeaseLost(GraphError),
 }
 

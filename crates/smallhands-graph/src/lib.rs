@@ -26,10 +26,12 @@
 #![forbid(unsafe_code)]
 
 mod condition;
+mod control;
 mod driver;
 mod engine;
 mod error;
 mod event;
+mod expand;
 mod graph;
 mod host;
 mod memory;
@@ -48,15 +50,16 @@ mod sqlite;
 #[cfg(feature = "blobs")]
 pub use blobs::DirBlobs;
 pub use condition::Conditions;
+pub use control::{Events, Prune};
 pub use engine::{Engine, NewRun, ResumeFailed, RunHandle, RunResult, Update, Updates};
 pub use error::GraphError;
 pub use event::Event;
 pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};
 pub use mermaid::mermaid;
+pub use record::Record;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use state::{Node, NodeState, RunState, RunStatus};
-pub use record::Record;
+pub use state::{Node, NodeState, Nodes, RunState, RunStatus};
 pub use store::{Durability, Lease, RunHead, RunInfo, StateStore, StoreError, Stored};
 pub use time::SystemClock;

@@ -112,11 +112,7 @@ impl StateStore for MemoryStore {
         let from = usize::try_from(after).unwrap_or(usize::MAX);
         Ok(log.iter().skip(from).take(limit).cloned().collect())
     }
-    async fn runs(
-        &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<RunInfo>, StoreError> {
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         let runs = lock(&self.runs);
         let after = |id: &RunId| from.as_ref().is_none_or(|f| id > f);
         Ok(runs

@@ -60,8 +60,7 @@ impl Record {
 
 impl PartialEq for Record {
     fn eq(&self, o: &Self) -> bool {
-        (&self.kind, self.version, self.at, self.body())
-            == (&o.kind, o.version, o.at, o.body())
+        (&self.kind, self.version, self.at, self.body()) == (&o.kind, o.version, o.at, o.body())
     }
 }
 
@@ -96,6 +95,11 @@ impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let w = Wire::deserialize(d)?;
         let body = w.body.into_owned();
-        Ok(Self::new(w.kind.into_owned(), w.version, w.at, Box::<str>::from(body)))
+        Ok(Self::new(
+            w.kind.into_owned(),
+            w.version,
+            w.at,
+            Box::<str>::from(body),
+        ))
     }
 }

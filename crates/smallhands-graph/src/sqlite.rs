@@ -262,11 +262,7 @@ impl StateStore for SqliteStore {
         .collect()
     }
 
-    async fn runs(
-        &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<RunInfo>, StoreError> {
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         let conn = self.reader();
         let mut q = conn.prepare_cached(
             "SELECT run, head FROM runs WHERE run > ?1 AND head IS NOT NULL ORDER BY run LIMIT ?2",

@@ -176,12 +176,7 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// # Behavior
     /// - Returns soon after an append of any process, and at once if there is such a record already.
     /// - May return early; the caller reads again.
-    async fn changed(
-        &self,
-        run: &RunId,
-        after: u64,
-        patience: Duration,
-    ) -> Result<(), StoreError>;
+    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError>;
     /// A new run that shares the records of `from` up to `at` and goes on from there.
     ///
     /// # Behavior

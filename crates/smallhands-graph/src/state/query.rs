@@ -1,55 +1,53 @@
 //! What a driver and a reader ask of a state, and its money.
 
-use super::{Node, NodeState, RunState, RunStatus};
-use crate::{GraphPatch, RunHead, graph};
+use super::{Ix, Node, NodeState, RunState, RunStatus, flow::local, ready::Start};
+use crate::RunHead;
 use serde_json::{Map, Value, json};
-use smallhands_core::{Exceeded, Failure, FailureClass, TaskId, Usage};
+use smallhands_core::{
+    AskId, Exceeded, Failure, FailureClass, Resources, TaskId, Timestamp, Usage,
+};
 
 impl RunState {
     // ---- money
 
-    pub(super) fn charge_open(&mut self, task: &TaskId, which: impl Fn(u64, &str) -> bool) {
-        let mine = (task.clone(), 0, String::new())..;
+    pub(super) fn charge_open(&mut self, ix: Ix, which: impl Fn(u64, &str) -> bool) {
         let open: Vec<_> = self
             .held
-            .range(mine)
-            .take_while(|((t, ..), _)| t == task)
+            .range((ix, 0, String::new())..)
+            .take_while(|((t, ..), _)| *t == ix)
             .filter(|((_, f, id), _)| which(*f, id))
             .map(|(k, _)| k.clone())
             .collect();
         for k in open {
             if let Some(u) = self.held.remove(&k) {
-                self.charge(task, u);
+                self.charge(ix, u);
             }
         }
     }
 
-    pub(super) fn charge(&mut self, task: &TaskId, u: Usage) {
+    pub(super) fn charge(&mut self, ix: Ix, u: Usage) {
         self.spent = self.spent.plus(u);
-        if let Some(n) = self.nodes.get_mut(task) {
-            n.spent = n.spent.plus(u);
-        }
+        let n = self.nodes.at_mut(ix);
+        n.spent = n.spent.plus(u);
     }
 
     /// Whether the budgets of run and task allow so much more than what is spent and held.
-    pub(crate) fn fits(&self, task: &TaskId, most: Usage) -> Result<(), (String, Exceeded)> {
+    pub(crate) fn fits(&self, ix: Ix, most: Usage) -> Result<(), (String, Exceeded)> {
         let (mut all, mut own) = (self.spent.plus(most), most);
         for ((t, ..), u) in &self.held {
             all = all.plus(*u);
-            if t == task {
+            if *t == ix {
                 own = own.plus(*u);
             }
         }
         self.budget
             .allows(&all)
             .map_err(|e| ("run".to_owned(), e))?;
-        let Some(n) = self.nodes.get(task) else {
-            return Ok(());
-        };
+        let n = self.nodes.at(ix);
         n.spec
             .budget
             .allows(&own.plus(n.spent))
-            .map_err(|e| (format!("task `{task}`"), e))
+            .map_err(|e| (format!("task `{}`", n.spec.id), e))
     }
 
     // ---- questions that a driver and a reader ask
@@ -57,15 +55,54 @@ impl RunState {
     /// Whether that placement is the one that counts.
     pub fn is_current(&self, task: &TaskId, fence: u64) -> bool {
         self.nodes
-            .get(task)
+            .ix(task)
+            .is_some_and(|ix| self.is_placed(ix, fence))
+    }
+    pub(crate) fn is_placed(&self, ix: Ix, fence: u64) -> bool {
+        self.nodes
+            .find(ix)
             .is_some_and(|n| n.state == NodeState::Running { fence })
     }
-    /// Tasks that can start, in the order in which they are to.
+    /// Tasks that can start as soon as there is room.
     pub fn ready(&self) -> impl Iterator<Item = &TaskId> {
-        self.ready.iter().map(|(_, _, id)| id)
+        self.ready.iter().map(|ix| &self.nodes.at(ix).spec.id)
     }
-    pub(crate) fn undecided(&self) -> Option<&TaskId> {
-        self.undecided.first()
+    /// What is to be placed next at that time.
+    pub(crate) fn next_start(&self, now: Timestamp, fits: impl Fn(&Node) -> bool) -> Start {
+        self.ready.next(&self.limits, now, self.failing, |ix| {
+            fits(self.nodes.at(ix))
+        })
+    }
+    pub(crate) fn undecided(&self) -> Option<Ix> {
+        self.undecided.first().copied()
+    }
+    /// A failed task whose compensation is to be added.
+    pub(crate) fn owed(&self) -> Option<Ix> {
+        self.owed.first().copied()
+    }
+    /// Whether a compensation is still to start.
+    pub(crate) fn undoing(&self) -> bool {
+        self.ready.undoing() || !self.owed.is_empty()
+    }
+    /// Whether a task could start, now or after a wait.
+    pub(crate) fn can_start(&self) -> bool {
+        self.ready.iter().next().is_some() || self.undecided().is_some()
+    }
+    /// What the placed tasks take of the capacity.
+    pub(crate) fn in_use(&self) -> Resources {
+        self.used
+    }
+    /// Every placement that counts.
+    pub(crate) fn placed(&self) -> Vec<(Ix, u64)> {
+        let of = |ix| match self.nodes.find(ix)?.state {
+            NodeState::Running { fence } => Some((ix, fence)),
+            _ => None,
+        };
+        self.nodes.numbers().filter_map(of).collect()
+    }
+    /// Whether it compensates for a failed task.
+    pub(crate) fn undoes(&self, ix: Ix) -> bool {
+        self.nodes.find(ix).is_some_and(|n| n.flow.undo)
     }
     /// How many tasks are placed.
     pub fn running(&self) -> usize {
@@ -73,14 +110,23 @@ impl RunState {
     }
     /// Tasks in the order in which they were added.
     pub fn in_order(&self) -> Vec<(&TaskId, &Node)> {
-        let mut all: Vec<_> = self.nodes.iter().collect();
-        all.sort_by_key(|(_, n)| n.order);
-        all
+        self.nodes.iter().collect()
+    }
+    /// The task that stands for another: a map for its instances, a sub-graph for its tasks.
+    pub fn parent(&self, task: &TaskId) -> Option<&TaskId> {
+        let p = self.nodes.get(task)?.flow.parent?;
+        Some(&self.nodes.at(p).spec.id)
+    }
+    /// Questions with a deadline: whose, which, when.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = (Ix, &AskId, Timestamp)> {
+        self.asleep.iter().flat_map(|ix| {
+            let open = self.nodes.at(*ix).questions.iter();
+            open.filter_map(|(id, q)| Some((*ix, id, q.deadline?)))
+        })
     }
     /// The value of a task that is done.
     pub fn value(&self, task: &str) -> Option<&Value> {
-        let node = self.nodes.get(&TaskId::from(task))?;
-        node.output.as_ref().map(|o| &o.value)
+        self.nodes.get(&TaskId::from(task))?.value()
     }
 
     /// How the run ends when nothing can go on.
@@ -96,47 +142,52 @@ impl RunState {
         }
     }
 
-    /// Outputs of what a task needs, by id.
-    pub(crate) fn outputs_for(&self, task: &TaskId) -> Map<String, Value> {
-        let Some(n) = self.nodes.get(task) else {
-            return Map::new();
+    /// Outputs of what a task needs, by the name that the task knows.
+    pub(crate) fn outputs_for(&self, ix: Ix) -> Map<String, Value> {
+        let n = self.nodes.at(ix);
+        let holder = n.flow.parent.map(|p| &self.nodes.at(p).spec.id);
+        let name = |id: &TaskId| holder.map_or(id.as_str(), |h| local(h, id)).to_owned();
+        let of = |id: &TaskId| {
+            let value = self.nodes.get(id).and_then(Node::value);
+            (name(id), value.cloned().unwrap_or_default())
         };
-        let value = |id: &TaskId| {
-            let out = self.nodes.get(id).and_then(|n| n.output.as_ref());
-            out.map_or(Value::Null, |o| o.value.clone())
-        };
-        n.spec
-            .needs
-            .iter()
-            .map(|id| (id.to_string(), value(id)))
-            .collect()
+        n.spec.needs.iter().map(of).collect()
     }
 
     /// The task's input with its bindings laid over it.
-    pub(crate) fn input_for(&self, task: &TaskId) -> Result<Value, Failure> {
-        let Some(n) = self.nodes.get(task) else {
-            return Ok(Value::Null);
+    pub(crate) fn input_for(&self, ix: Ix) -> Result<Value, Failure> {
+        let n = self.nodes.at(ix);
+        let last = match (&n.spec.repeat, n.iteration > 1) {
+            (Some(r), true) => r.feed.as_deref(),
+            _ => None,
         };
-        if n.spec.bind.is_empty() {
+        if n.spec.bind.is_empty() && last.is_none() {
             return Ok(n.spec.input.clone());
         }
-        let bad = |why: String| Failure::new("input.binding", FailureClass::Input, why);
-        let mut fields = match &n.spec.input {
-            Value::Object(m) => m.clone(),
-            Value::Null => Map::new(),
-            _ => return Err(bad("bindings need an input that is an object".into())),
-        };
+        let mut input = n.spec.input.clone();
         for b in &n.spec.bind {
-            let from = self.nodes.get(&b.from);
-            let v = match from.and_then(|f| f.output.as_ref()) {
-                Some(o) => o.value.pointer(&b.pointer).cloned().ok_or_else(|| {
-                    bad(format!("the output of `{}` has no `{}`", b.from, b.pointer))
-                })?,
-                None => Value::Null,
-            };
-            fields.insert(b.field.clone(), v);
+            let v = self.bound(n, &b.from, &b.pointer)?;
+            lay(&mut input, &b.field, v)?;
         }
-        Ok(Value::Object(fields))
+        if let Some(field) = last {
+            let previous = n.output.as_ref().map(|o| o.value.clone());
+            lay(&mut input, field, previous.unwrap_or_default())?;
+        }
+        Ok(input)
+    }
+
+    /// What an edge brings: from a task that gave nothing, `null`.
+    pub(crate) fn bound(&self, n: &Node, from: &TaskId, pointer: &str) -> Result<Value, Failure> {
+        let holder = n.flow.parent.filter(|p| self.nodes.at(*p).spec.id == *from);
+        let missing = || bad(format!("the output of `{from}` has no `{pointer}`"));
+        if let Some(p) = holder {
+            let input = self.input_for(p)?;
+            return input.pointer(pointer).cloned().ok_or_else(missing);
+        }
+        match self.nodes.get(from).and_then(Node::value) {
+            Some(v) => v.pointer(pointer).cloned().ok_or_else(missing),
+            None => Ok(Value::Null),
+        }
     }
 
     /// What a planner may see of the graph.
@@ -169,30 +220,27 @@ impl RunState {
             settled: self.settled as u64,
             tasks: self.nodes.len() as u64,
             spent: self.spent,
-            wake_at: None,
+            wake_at: self.deadlines().map(|(_, _, at)| at).min(),
         }
     }
+}
 
-    /// Whether a patch fits the graph as it is.
-    pub(crate) fn check_patch(&self, p: &GraphPatch) -> Result<(), String> {
-        if let Some(r) = p.expected_revision
-            && r != self.revision
-        {
-            return Err(format!(
-                "it expects revision {r}, the graph is at {}",
-                self.revision
-            ));
-        }
-        graph::check(&p.add, &self.nodes.keys().collect()).map_err(|e| e.to_string())?;
-        for id in &p.cancel {
-            match self.nodes.get(id).map(|n| &n.state) {
-                None => return Err(format!("it cancels `{id}`, which does not exist")),
-                Some(s) if s.is_settled() || matches!(s, NodeState::Running { .. }) => {
-                    return Err(format!("it cancels `{id}`, which is {}", s.as_str()));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
+fn bad(why: String) -> Failure {
+    Failure::new("input.binding", FailureClass::Input, why)
+}
+
+/// Sets a field of an input, or with an empty name all of it.
+pub(crate) fn lay(input: &mut Value, field: &str, v: Value) -> Result<(), Failure> {
+    if field.is_empty() {
+        *input = v;
+        return Ok(());
     }
+    if input.is_null() {
+        *input = Value::Object(Map::new());
+    }
+    match input {
+        Value::Object(fields) => drop(fields.insert(field.into(), v)),
+        _ => return Err(bad("bindings need an input that is an object".into())),
+    }
+    Ok(())
 }

@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use smallhands_core::Failure;
 use std::fmt;
 
 /// How a run stands.
@@ -41,5 +42,60 @@ impl RunStatus {
 impl fmt::Display for RunStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// How a task stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NodeState {
+    /// Something that it needs is not settled.
+    Waiting,
+    /// Its condition is to be looked at.
+    Undecided,
+    /// It can start.
+    Ready,
+    /// Placed under this fence.
+    Running {
+        /// Sequence number of its `Dispatched` record.
+        fence: u64,
+    },
+    /// The tasks that it stands for are in the graph, and not all settled.
+    Expanded,
+    /// It waits for an answer.
+    Suspended,
+    /// It has an output.
+    Done,
+    /// It has none, and will not.
+    Failed(Box<Failure>),
+    /// Its condition did not hold, or what it needs gave nothing.
+    Skipped,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl NodeState {
+    /// As one word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Undecided => "undecided",
+            Self::Ready => "ready",
+            Self::Running { .. } => "running",
+            Self::Expanded => "expanded",
+            Self::Suspended => "suspended",
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+    /// Whether it is over.
+    pub fn is_settled(&self) -> bool {
+        matches!(
+            self,
+            Self::Done | Self::Failed(_) | Self::Skipped | Self::Cancelled
+        )
     }
 }

@@ -116,12 +116,7 @@ async fn a_timeout_leaves_such_a_step_in_doubt() {
 #[tokio::test]
 async fn what_needs_a_revived_task_still_waits_for_the_rest() {
     let asks = worker("asks", |(): (), cx: TaskContext| async move {
-        let question = Question {
-            text: "go?".into(),
-            schema: json!({}),
-            default: None,
-        };
-        cx.ask("go", question).await
+        cx.ask("go", Question::new("go?")).await
     });
     let echo = worker("echo", |v: Value, _| async move { Ok(v) });
     let store = memory();
@@ -190,6 +185,6 @@ async fn what_a_patch_cancelled_is_not_revived() {
     assert!(
         !placed
             .into_iter()
-            .any(|s| of(Event::from_record(s.record).unwrap()))
+            .any(|s| of(Event::from_record(&s.record).unwrap()))
     );
 }

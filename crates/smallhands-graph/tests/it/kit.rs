@@ -30,7 +30,7 @@ pub(crate) fn engine(
 }
 
 pub(crate) fn graph(tasks: impl IntoIterator<Item = TaskSpec>) -> TaskGraph {
-    TaskGraph::from_tasks(tasks.into_iter().collect()).unwrap()
+    TaskGraph::from_tasks(tasks).unwrap()
 }
 
 pub(crate) async fn run(engine: &Engine, tasks: impl IntoIterator<Item = TaskSpec>) -> RunResult {

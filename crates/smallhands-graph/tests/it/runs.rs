@@ -66,7 +66,11 @@ async fn a_diamond_binds_outputs() {
         assert_eq!(read.nodes, r.state.nodes);
         let heads = store.runs(None, 10).await.unwrap();
         assert_eq!(
-            (heads.len(), heads[0].1.status.as_str(), heads[0].1.settled),
+            (
+                heads.len(),
+                heads[0].head.status.as_str(),
+                heads[0].head.settled
+            ),
             (1, "succeeded", 4)
         );
         let drawn = mermaid(&read);
@@ -122,7 +126,7 @@ async fn retries_wait_longer_each_time_and_end() {
         .await
         .unwrap()
         .into_iter()
-        .filter_map(|s| match Event::from_record(s.record).unwrap() {
+        .filter_map(|s| match Event::from_record(&s.record).unwrap() {
             Event::Ended { retry_after_ms, .. } => Some(retry_after_ms),
             _ => None,
         })
@@ -386,11 +390,7 @@ async fn a_question_outlives_the_engine() {
     let asker = || {
         worker("ask", |(): (), cx: TaskContext| async move {
             let before = cx.step(Step::new("once"), |_| async { Ok(7) }).await?;
-            let q = Question {
-                text: "go?".into(),
-                schema: json!({"type": "boolean"}),
-                default: None,
-            };
+            let q = Question::new("go?").schema(json!({"type": "boolean"}));
             let a = cx.ask("go", q).await?;
             Ok(json!([before, a]))
         })

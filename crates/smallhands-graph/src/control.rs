@@ -1,0 +1,310 @@
+//! What can be done to a run from outside: answers, settlements, forks, listing, deleting.
+
+use crate::{
+    Engine, Event, GraphError, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
+    placement::answer_fits,
+};
+use serde_json::Value;
+use smallhands_core::{AskId, Failure, PriorStep, RunId, StepKey, StepRecord, TaskId, Timestamp};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+impl Engine {
+    /// Answers a question of a run that nobody drives. The same answer again is accepted.
+    ///
+    /// # Errors
+    /// No such run or open question; an answer that does not fit its schema; somebody drives the
+    /// run; the store failed.
+    pub async fn answer(
+        &self,
+        run: &RunId,
+        task: &TaskId,
+        ask: &AskId,
+        value: Value,
+    ) -> Result<(), GraphError> {
+        let state = self.load(run).await?;
+        let node = state.nodes.get(task);
+        let Some(question) = node.and_then(|n| n.questions.get(ask)) else {
+            if node.and_then(|n| n.answers.get(ask)) == Some(&value) {
+                return Ok(());
+            }
+            return Err(GraphError::UnknownQuestion {
+                run: run.clone(),
+                task: task.clone(),
+                ask: ask.to_string(),
+            });
+        };
+        answer_fits(question, &value).map_err(|reason| GraphError::Answer {
+            task: task.clone(),
+            ask: ask.to_string(),
+            reason,
+        })?;
+        let event = Event::Answered {
+            task: task.clone(),
+            id: ask.clone(),
+            answer: value,
+        };
+        self.add(run, state, vec![event]).await
+    }
+
+    /// Says of a step whose outcome nobody knows (`outcome.unknown`) what became of it, and lets
+    /// its task go on from there when the run is resumed.
+    ///
+    /// # Errors
+    /// No such run or task; a step that is not in doubt; somebody drives the run; the store failed.
+    pub async fn settle(
+        &self,
+        run: &RunId,
+        task: &TaskId,
+        step: &StepKey,
+        result: Result<Value, Failure>,
+    ) -> Result<(), GraphError> {
+        let state = self.load(run).await?;
+        let unknown = || GraphError::UnknownTask {
+            run: run.clone(),
+            task: task.clone(),
+        };
+        let node = state.nodes.get(task).ok_or_else(unknown)?;
+        let doubt = node.steps.iter().find_map(|s| match s {
+            PriorStep::InDoubt(i) if i.key == *step => Some(i.clone()),
+            _ => None,
+        });
+        let failed = matches!(node.state, NodeState::Failed(_));
+        let intent = doubt
+            .filter(|_| failed)
+            .ok_or_else(|| GraphError::NotInDoubt {
+                task: task.clone(),
+                step: step.to_string(),
+            })?;
+        let events = vec![
+            Event::StepEnded {
+                task: task.clone(),
+                fence: 0,
+                record: StepRecord {
+                    intent,
+                    result,
+                    checkpoint: None,
+                    usage: None,
+                },
+            },
+            Event::Revived {
+                tasks: vec![task.clone()],
+            },
+            Event::Stopped {
+                status: RunStatus::Paused,
+            },
+        ];
+        self.add(run, state, events).await
+    }
+
+    /// A new run that shares the past of another up to a record, and goes on from there when it is
+    /// resumed. Nothing is copied; the other run goes its own way. What was placed at that record
+    /// is placed anew.
+    ///
+    /// # Errors
+    /// No such run or record; the new id is taken; the store failed.
+    pub async fn fork(&self, from: &RunId, at: u64, to: &RunId) -> Result<(), GraphError> {
+        let head = self.info(from).await?.head;
+        let head = crate::RunHead {
+            status: RunStatus::Paused.to_string(),
+            created: self.clock.now(),
+            updated: self.clock.now(),
+            ..head
+        };
+        self.store.fork(from, at, to, head).await?;
+        Ok(())
+    }
+
+    /// Forks a run where it stands, and in the fork a task and all that follows from it are as if
+    /// they had never been.
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork); no such task.
+    pub async fn rerun(&self, from: &RunId, task: &TaskId, to: &RunId) -> Result<(), GraphError> {
+        let state = self.load(from).await?;
+        if !state.nodes.contains_key(task) {
+            return Err(GraphError::UnknownTask {
+                run: from.clone(),
+                task: task.clone(),
+            });
+        }
+        self.fork(from, state.seq, to).await?;
+        let task = task.clone();
+        let events = vec![
+            Event::Reset { task },
+            Event::Stopped {
+                status: RunStatus::Paused,
+            },
+        ];
+        self.add(to, state, events).await
+    }
+
+    /// Runs, in order of id, that a filter lets through.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn runs(
+        &self,
+        wanted: impl Fn(&RunInfo) -> bool,
+    ) -> Result<Vec<RunInfo>, GraphError> {
+        const PAGE: usize = 1000;
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.store.runs(from.take(), PAGE).await?;
+            let full = page.len() == PAGE;
+            from = page.last().map(|r| r.id.clone());
+            all.extend(page.into_iter().filter(&wanted));
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One run as it is listed.
+    ///
+    /// # Errors
+    /// No such run; the store failed.
+    pub async fn info(&self, run: &RunId) -> Result<RunInfo, GraphError> {
+        // The one that follows the greatest id before it.
+        let same = |r: &RunInfo| r.id == *run;
+        let found = self.runs(same).await?.pop();
+        found.ok_or_else(|| GraphError::UnknownRun(run.clone()))
+    }
+
+    /// Deletes a run that nobody drives. Its blobs stay until they are swept.
+    ///
+    /// # Errors
+    /// No such run; somebody drives it; the store failed.
+    pub async fn delete(&self, run: &RunId) -> Result<(), GraphError> {
+        if self.store.read(run, 0, 1).await?.is_empty() {
+            return Err(GraphError::UnknownRun(run.clone()));
+        }
+        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        self.store.delete(&lease).await?;
+        Ok(())
+    }
+
+    /// Deletes what a policy lets go; runs that somebody drives, and those that can still go on
+    /// unless the policy says so, are kept. Returns what was, or would be, deleted.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn prune(&self, p: &Prune) -> Result<Vec<RunInfo>, GraphError> {
+        let over =
+            |r: &RunInfo| matches!(r.head.status.as_str(), "succeeded" | "failed" | "cancelled");
+        let mut runs = self.runs(|r| p.unfinished || over(r)).await?;
+        runs.sort_by_key(|r| (r.head.updated, r.id.clone()));
+        let now = self.clock.now().0;
+        let mut bytes: u64 = runs.iter().map(|r| r.bytes).sum();
+        let mut gone = Vec::new();
+        for r in runs {
+            let old = p
+                .older_than
+                .is_some_and(|d| u128::from(now.saturating_sub(r.head.updated.0)) > d.as_millis());
+            let too_much = p.max_bytes.is_some_and(|max| bytes > max);
+            if !(old || too_much) {
+                continue;
+            }
+            let deleted = match p.dry_run {
+                true => Ok(()),
+                false => self.delete(&r.id).await,
+            };
+            match deleted {
+                Ok(()) => {
+                    bytes -= r.bytes;
+                    gone.push(r);
+                }
+                // Somebody drives it after all.
+                Err(GraphError::Store(crate::StoreError::Held { .. })) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// What happens in a run, from the record after `after` on, whoever drives it.
+    pub fn events(&self, run: &RunId, after: u64) -> Events {
+        Events {
+            store: self.store.clone(),
+            run: run.clone(),
+            after,
+            page: VecDeque::new(),
+        }
+    }
+
+    /// Appends to a run that nobody drives.
+    async fn add(
+        &self,
+        run: &RunId,
+        mut state: RunState,
+        events: Vec<Event>,
+    ) -> Result<(), GraphError> {
+        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let (after, at) = (state.seq, self.clock.now());
+        let mut records = Vec::new();
+        for e in events {
+            let seq = state.seq + 1;
+            let unfit = |reason| GraphError::Journal {
+                run: run.clone(),
+                seq,
+                reason,
+            };
+            state.apply(seq, at, &e).map_err(unfit)?;
+            records.push(Record::of(Arc::new(e), at));
+        }
+        let head = Some(state.head());
+        let level = state.durability;
+        let appended = self.store.append(&lease, after, records, head, level).await;
+        self.store.release(&lease).await?;
+        appended?;
+        Ok(())
+    }
+}
+
+/// What [`Engine::prune`] lets go. By default: nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Prune {
+    /// Runs whose last record is older.
+    pub older_than: Option<Duration>,
+    /// The oldest runs until the records of the rest take no more than this.
+    pub max_bytes: Option<u64>,
+    /// Runs that are paused, waiting, or were left by a crash, too.
+    pub unfinished: bool,
+    /// Only says what would go.
+    pub dry_run: bool,
+}
+
+/// A run's records, in order and without a gap, as they become durable: for machines. Reads the
+/// store, so that it works from any process.
+#[derive(Debug)]
+pub struct Events {
+    store: Arc<dyn StateStore>,
+    run: RunId,
+    after: u64,
+    page: VecDeque<crate::Stored>,
+}
+
+impl Events {
+    /// The next event, waited for as long as it takes: its place, when, what.
+    ///
+    /// # Errors
+    /// The store failed; a record that this program cannot read. Asked again, it goes on after it.
+    pub async fn next(&mut self) -> Result<(u64, Timestamp, Event), GraphError> {
+        loop {
+            if let Some(s) = self.page.pop_front() {
+                self.after = s.seq;
+                let unreadable = |reason| GraphError::Journal {
+                    run: self.run.clone(),
+                    seq: s.seq,
+                    reason,
+                };
+                let event = Event::from_record(&s.record).map_err(unreadable)?;
+                return Ok((s.seq, s.record.at, event));
+            }
+            self.page = self.store.read(&self.run, self.after, 256).await?.into();
+            if self.page.is_empty() {
+                let patience = Duration::from_secs(60);
+                self.store.changed(&self.run, self.after, patience).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The one task that changes a run. It takes what has come, turns it into events, has these
+//! appended at once, and lets nobody know before they are durable. While one batch is written, the
+//! next one is gathered.
+
+mod calls;
+mod end;
+mod place;
+mod schedule;
+
+use crate::{
+    Durability, Engine, Event, GraphError, Lease, Record, RunResult, RunState, Update,
+    host::{Host, Msg},
+    state::Ix,
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use smallhands_core::{
+    AskId, AttemptReport, BoxFuture, Effect, Failure, Halt, HostReply, TaskEnvelope, TaskHandle,
+    Timestamp,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub(crate) struct Plan {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) lease: Lease,
+    pub(crate) state: RunState,
+    pub(crate) updates: broadcast::Sender<Update>,
+}
+
+/// One placement, by its fence.
+type Placement = (Ix, u64);
+type Unordered<T> = FuturesUnordered<BoxFuture<'static, T>>;
+
+pub(crate) struct Driver {
+    plan: Plan,
+    host: Arc<Host>,
+    rx: mpsc::Receiver<Msg>,
+    at: Timestamp,
+    /// Applied, and not yet being written.
+    batch: Vec<(Timestamp, Arc<Event>)>,
+    after: Vec<After>,
+    writing: Option<Writing>,
+    /// Submissions that an executor keeps waiting.
+    placing: Unordered<(Placement, Result<Arc<dyn TaskHandle>, Failure>)>,
+    live: Unordered<(Placement, AttemptReport)>,
+    handles: HashMap<u64, (Ix, Arc<dyn TaskHandle>)>,
+    ticks: Unordered<Tick>,
+    /// When the rate of a group lets the next task start, if that is waited for.
+    rate_tick: bool,
+    /// Placements whose report is still to come.
+    open: usize,
+    pausing: bool,
+    stopping: bool,
+    grace_over: bool,
+    lease_held: bool,
+}
+
+/// A batch on its way to the store, and what waits for it.
+struct Writing {
+    done: BoxFuture<'static, Result<u64, crate::StoreError>>,
+    first: u64,
+    events: Vec<(Timestamp, Arc<Event>)>,
+    after: Vec<After>,
+}
+
+/// What follows once a batch is durable.
+enum After {
+    Reply(
+        oneshot::Sender<Result<HostReply, Halt>>,
+        Result<HostReply, Halt>,
+    ),
+    Answered(crate::host::Reply<()>),
+    Patched(crate::host::Reply<u64>, u64),
+    Place(Ix, Box<TaskEnvelope>),
+    Acknowledge(Arc<dyn TaskHandle>),
+}
+
+/// Something whose time has come.
+enum Tick {
+    /// The wait before an attempt is over.
+    Wake(Ix),
+    Deadline(Ix, AskId),
+    Rate,
+    /// What was asked to stop has had its time.
+    GraceOver,
+    Nothing,
+}
+
+/// So many messages are taken into one append at most.
+const BATCH: usize = 1024;
+
+impl Driver {
+    pub(crate) async fn open(
+        plan: Plan,
+        first: Vec<Event>,
+    ) -> Result<(Self, mpsc::Sender<Msg>), GraphError> {
+        let (to, rx) = mpsc::channel(4096);
+        let host = Arc::new(Host {
+            to: to.clone(),
+            updates: plan.updates.clone(),
+            unseen: 0.into(),
+        });
+        let mut d = Self {
+            at: plan.engine.clock.now(),
+            plan,
+            host,
+            rx,
+            batch: Vec::new(),
+            after: Vec::new(),
+            writing: None,
+            placing: FuturesUnordered::new(),
+            live: FuturesUnordered::new(),
+            handles: HashMap::new(),
+            ticks: FuturesUnordered::new(),
+            rate_tick: false,
+            open: 0,
+            pausing: false,
+            stopping: false,
+            grace_over: false,
+            lease_held: true,
+        };
+        for e in first {
+            d.log(e);
+        }
+        d.flush().await?;
+        d.find_running().await?;
+        d.set_clocks();
+        Ok((d, to))
+    }
+
+    pub(crate) async fn run(mut self) -> Result<RunResult, GraphError> {
+        self.keep_lease();
+        loop {
+            self.at = self.plan.engine.clock.now();
+            self.schedule();
+            if self.writing.is_none() {
+                if self.batch.is_empty() && self.after.is_empty() {
+                    if let Some(status) = self.rest() {
+                        return self.finish(status).await;
+                    }
+                } else {
+                    self.write();
+                }
+            }
+            self.take_one().await?;
+            self.take_more().await?;
+        }
+    }
+
+    /// Waits for whatever happens next.
+    async fn take_one(&mut self) -> Result<(), GraphError> {
+        tokio::select! {
+            biased;
+            r = written(&mut self.writing) => self.written(r).await?,
+            m = self.rx.recv() => match m {
+                Some(m) => self.take(m).await?,
+                None => return Err(GraphError::Stopped("nobody holds the run".into())),
+            },
+            Some((p, report)) = self.live.next() => self.reported(p, report).await,
+            Some((p, placed)) = self.placing.next() => self.placed(p, placed).await,
+            Some(t) = self.ticks.next() => self.tick(t).await,
+        }
+        Ok(())
+    }
+
+    /// Takes what has come, and what comes while others have their turn: an append serves them
+    /// all, and whoever spoke first would otherwise have one of its own.
+    async fn take_more(&mut self) -> Result<(), GraphError> {
+        let mut room = BATCH - 1;
+        loop {
+            if self.writing.is_none() {
+                tokio::task::yield_now().await;
+            }
+            self.at = self.plan.engine.clock.now();
+            let before = room;
+            while room > 0
+                && let Ok(m) = self.rx.try_recv()
+            {
+                room -= 1;
+                self.take(m).await?;
+            }
+            // Asked without a waker: whoever waits for them asks again.
+            while room > 0
+                && let Some(Some((p, report))) = self.live.next().now_or_never()
+            {
+                room -= 1;
+                self.reported(p, report).await;
+            }
+            if room == 0 || room == before || self.writing.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take(&mut self, m: Msg) -> Result<(), GraphError> {
+        match m {
+            Msg::Call { from, call, reply } => {
+                let r = self.call(&from, call);
+                self.after.push(After::Reply(reply, r));
+            }
+            Msg::Answer {
+                task,
+                ask,
+                value,
+                reply,
+            } => self.answer(task, ask, value, reply),
+            Msg::Patch { patch, reply } => self.patch(*patch, reply).await,
+            Msg::Pause => self.pausing = true,
+            Msg::Cancel => {
+                self.log(Event::CancelRequested);
+                self.stop_all().await;
+            }
+            Msg::Stop => {
+                self.stopping = true;
+                self.stop_all().await;
+            }
+            Msg::LeaseLost(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    // ---- events and their durability
+
+    /// Applies an event; it counts once its batch is written.
+    fn log(&mut self, e: Event) -> u64 {
+        let seq = self.plan.state.seq + 1;
+        if let Err(why) = self.plan.state.apply(seq, self.at, &e) {
+            tracing::error!(%why, "the driver made an event that does not fit");
+        }
+        self.batch.push((self.at, Arc::new(e)));
+        seq
+    }
+
+    fn write(&mut self) {
+        let events = std::mem::take(&mut self.batch);
+        let after = std::mem::take(&mut self.after);
+        let state = &self.plan.state;
+        let count = events.len() as u64;
+        let before = state.seq - count;
+        let done: BoxFuture<'static, _> = if events.is_empty() {
+            Box::pin(std::future::ready(Ok(state.seq)))
+        } else {
+            let once = |e: &Event| matches!(e, Event::StepBegan { intent, .. } if intent.effect == Effect::AtMostOnce);
+            let level = match events.iter().any(|(_, e)| once(e)) {
+                true => Durability::PowerLoss,
+                false => state.durability,
+            };
+            let of = |(at, e): &(Timestamp, Arc<Event>)| Record::of(e.clone(), *at);
+            let records = events.iter().map(of).collect();
+            let (store, lease, head) = (
+                self.plan.engine.store.clone(),
+                self.plan.lease.clone(),
+                state.head(),
+            );
+            Box::pin(async move {
+                store
+                    .append(&lease, before, records, Some(head), level)
+                    .await
+            })
+        };
+        self.writing = Some(Writing {
+            done,
+            first: before + 1,
+            events,
+            after,
+        });
+    }
+
+    async fn written(&mut self, r: Result<u64, crate::StoreError>) -> Result<(), GraphError> {
+        let Some(w) = self.writing.take() else {
+            return Ok(());
+        };
+        r?;
+        for (seq, (at, event)) in (w.first..).zip(w.events) {
+            // Nobody may be watching.
+            drop(self.plan.updates.send(Update::Event { seq, at, event }));
+        }
+        for a in w.after {
+            match a {
+                // A caller that is gone needs no reply.
+                After::Reply(tx, r) => drop(tx.send(r)),
+                After::Answered(tx) => drop(tx.send(Ok(()))),
+                After::Patched(tx, revision) => drop(tx.send(Ok(revision))),
+                After::Place(ix, env) => self.place(ix, env).await,
+                After::Acknowledge(h) => h.acknowledge().await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all there is and waits for it.
+    async fn flush(&mut self) -> Result<(), GraphError> {
+        while self.writing.is_some() || !self.batch.is_empty() || !self.after.is_empty() {
+            if self.writing.is_none() {
+                self.write();
+            }
+            let r = written(&mut self.writing).await;
+            self.written(r).await?;
+        }
+        Ok(())
+    }
+
+    fn later(&self, after: Duration, tick: Tick) {
+        let clock = self.plan.engine.clock.clone();
+        self.ticks.push(Box::pin(async move {
+            clock.sleep(after).await;
+            tick
+        }));
+    }
+}
+
+/// The end of a write; never, if there is none.
+async fn written(w: &mut Option<Writing>) -> Result<u64, crate::StoreError> {
+    match w {
+        Some(w) => (&mut w.done).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,215 @@
+//! Placements: from the executor and back.
+
+use super::{After, Driver, Placement, Tick};
+use crate::{
+    Event, GraphError, GraphPatch,
+    placement::{fits_schema, never_ran, restarted, within},
+    state::Ix,
+};
+use futures_util::FutureExt;
+use serde_json::json;
+use smallhands_core::{
+    AttemptReport, CancelMode, Digest, Failure, FailureClass, Halt, Outcome, Reattached,
+    TaskEnvelope, TaskHandle, TaskHost,
+};
+use std::{sync::Arc, time::Duration};
+
+impl Driver {
+    pub(super) async fn place(&mut self, ix: Ix, env: Box<TaskEnvelope>) {
+        let placement = (ix, env.key.fence);
+        let engine = self.plan.engine.clone();
+        let host: Arc<dyn TaskHost> = self.host.clone();
+        self.open += 1;
+        let mut submit = Box::pin(async move { engine.executor.submit(*env, host).await });
+        // Most executors answer at once, and then nothing has to be woken.
+        match (&mut submit).now_or_never() {
+            Some(placed) => self.placed(placement, placed).await,
+            None => self
+                .placing
+                .push(Box::pin(async move { (placement, submit.await) })),
+        }
+    }
+
+    pub(super) async fn placed(
+        &mut self,
+        p: Placement,
+        placed: Result<Arc<dyn TaskHandle>, Failure>,
+    ) {
+        let handle = match placed {
+            Ok(handle) => handle,
+            Err(f) => return self.reported(p, never_ran(f)).await,
+        };
+        let state = &self.plan.state;
+        let wanted = state.is_placed(p.0, p.1) && !state.cancelling;
+        if self.stopping || !wanted {
+            handle.cancel(CancelMode::Soft).await;
+        }
+        self.handles.insert(p.1, (p.0, handle.clone()));
+        self.follow(p, handle);
+    }
+
+    fn follow(&mut self, p: Placement, handle: Arc<dyn TaskHandle>) {
+        let limit = self.limit(p.0);
+        let engine = self.plan.engine.clone();
+        self.live.push(Box::pin(async move {
+            let report = match limit {
+                None => handle.report().await,
+                Some(limit) => within(&engine, &*handle, limit).await,
+            };
+            (p, report)
+        }));
+    }
+
+    /// The time of one attempt, or what is left of the time of all.
+    fn limit(&self, ix: Ix) -> Option<Duration> {
+        let state = &self.plan.state;
+        let own = state.nodes.find(ix)?.spec.timeout_ms;
+        let all = state.time_left(ix, self.at);
+        own.into_iter().chain(all).min().map(Duration::from_millis)
+    }
+
+    /// After a restart: what was placed is found again, or is lost.
+    pub(super) async fn find_running(&mut self) -> Result<(), GraphError> {
+        let running = self.plan.state.placed();
+        for (ix, fence) in running {
+            let host: Arc<dyn TaskHost> = self.host.clone();
+            let key = self.key(ix, fence);
+            match self.plan.engine.executor.reattach(&key, host).await? {
+                Reattached::Running(handle) => {
+                    self.open += 1;
+                    self.handles.insert(fence, (ix, handle.clone()));
+                    self.follow((ix, fence), handle);
+                }
+                Reattached::Finished(report) => self.ended(ix, fence, report),
+                _ => self.ended(ix, fence, restarted()),
+            }
+        }
+        self.flush().await
+    }
+
+    pub(super) async fn reported(&mut self, (ix, fence): Placement, report: AttemptReport) {
+        self.open -= 1;
+        if self.stopping && !matches!(report.outcome, Outcome::Done(_)) {
+            // Left as running: whoever resumes the run finds it so.
+            self.handles.remove(&fence);
+            return;
+        }
+        let was_failing = self.plan.state.failing;
+        self.ended(ix, fence, report);
+        if self.plan.state.failing && !was_failing {
+            self.stop_all().await;
+        }
+        self.stop_superseded().await;
+    }
+
+    pub(super) fn ended(&mut self, ix: Ix, fence: u64, mut report: AttemptReport) {
+        if let Some((_, h)) = self.handles.remove(&fence) {
+            self.after.push(After::Acknowledge(h));
+        }
+        let state = &self.plan.state;
+        let Some(n) = state.nodes.find(ix) else {
+            return; // taken out of the graph while it ran
+        };
+        let task = n.spec.id.clone();
+        let current = state.is_placed(ix, fence);
+        let (mut grown, mut repeat, mut wait) = (None, false, None);
+        if current {
+            grown = self.accept(ix, &mut report);
+            repeat = self.again(ix, &mut report);
+            let next = self.plan.state.retry_attempt(ix, &report, self.at);
+            wait = next.map(|n| self.backoff(ix, n, &report));
+        }
+        self.log(Event::Ended {
+            task: task.clone(),
+            fence,
+            report,
+            retry_after_ms: wait.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            repeat,
+        });
+        // The result and the work that it adds are one append.
+        if let Some(patch) = grown {
+            let by = Some(task);
+            self.log(Event::Patched { patch, by });
+        }
+        if let Some(d) = wait.filter(|d| d.as_millis() > 0) {
+            self.later(d, Tick::Wake(ix));
+        }
+        self.watch_deadlines(ix);
+    }
+
+    /// An output counts only if it fits its schema and what it adds fits the graph.
+    fn accept(&self, ix: Ix, report: &mut AttemptReport) -> Option<GraphPatch> {
+        let Outcome::Done(out) = &report.outcome else {
+            return None;
+        };
+        let spec = &self.plan.state.nodes.at(ix).spec;
+        let expansion = out.expansion.clone().filter(|_| spec.expands);
+        let verdict = fits_schema(spec, &out.value).and_then(|()| match expansion {
+            None => Ok(None),
+            Some(v) => {
+                let rejected = |why: String| {
+                    Failure::new("patch.rejected", FailureClass::Task, why).retryable()
+                };
+                let p: GraphPatch =
+                    serde_json::from_value(v).map_err(|e| rejected(e.to_string()))?;
+                self.plan.state.check_patch(&p).map_err(rejected)?;
+                Ok(Some(p))
+            }
+        });
+        verdict.unwrap_or_else(|f| {
+            report.outcome = Outcome::Halted(f.into());
+            None
+        })
+    }
+
+    /// Whether a loop goes on; one that may not go on fails.
+    fn again(&self, ix: Ix, report: &mut AttemptReport) -> bool {
+        let n = self.plan.state.nodes.at(ix);
+        let (Some(r), Outcome::Done(out)) = (&n.spec.repeat, &report.outcome) else {
+            return false;
+        };
+        let mut scope = serde_json::Map::new();
+        scope.insert("output".into(), out.value.clone());
+        scope.insert("iteration".into(), json!(n.iteration));
+        let failure = match self.plan.engine.conditions.holds(&r.until, &scope) {
+            Ok(true) => return false,
+            Ok(false) if n.iteration < r.max => return true,
+            Ok(false) => {
+                let why = format!("after {} iterations its condition does not hold", r.max);
+                Failure::new("loop.exhausted", FailureClass::Task, why)
+                    .hint("allow more iterations, or look at what the last one gave")
+            }
+            Err(why) => Failure::new("condition.failed", FailureClass::Input, why),
+        };
+        report.outcome = Outcome::Halted(failure.into());
+        false
+    }
+
+    fn backoff(&self, ix: Ix, next: u32, report: &AttemptReport) -> Duration {
+        let spec = &self.plan.state.nodes.at(ix).spec;
+        // Jitter without a source of randomness: a hash of who waits, the same in every replay.
+        let who = format!("{}/{}/{next}", self.plan.lease.run, spec.id);
+        let seed = Digest::of_bytes(who.as_bytes());
+        let random = u32::from_str_radix(&seed.hex()[..8], 16).unwrap_or(0);
+        let random = f64::from(random) / (f64::from(u32::MAX) + 1.0);
+        let asked = match &report.outcome {
+            Outcome::Halted(Halt::Failed(f)) => f.retry_after_ms,
+            _ => None,
+        };
+        let own = spec.retry.delay_before(next, random);
+        own.max(Duration::from_millis(asked.unwrap_or(0)))
+    }
+
+    /// Stops placements that no longer count: what they still say is recorded and ignored.
+    pub(super) async fn stop_superseded(&mut self) {
+        let state = &self.plan.state;
+        let gone = self
+            .handles
+            .iter()
+            .filter(|(f, (ix, _))| !state.is_placed(*ix, **f));
+        let gone: Vec<_> = gone.map(|(_, (_, h))| h.clone()).collect();
+        for h in gone {
+            h.cancel(CancelMode::Soft).await;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Attempts, their steps, and what their ends lead to.
+
+use super::{Ix, NodeState, RunState};
+use serde_json::Value;
+use smallhands_core::{
+    AskId, AttemptReport, Effect, Failure, FailureClass, Halt, Outcome, PriorStep, StepRecord,
+    TaskId, TaskOutput, Timestamp,
+};
+
+/// So many processes may die under one attempt before the attempt has failed.
+const MAX_LOSSES: u32 = 3;
+/// So often may a resumed worker contradict its records before the task has failed.
+const MAX_DIVERGENCES: u32 = 2;
+
+/// What an ended attempt leads to.
+#[derive(Debug, PartialEq)]
+enum Next<'a> {
+    Done(&'a TaskOutput),
+    /// The same attempt is placed again and keeps its steps.
+    Again,
+    /// A new attempt, without steps but those that nobody may repeat.
+    Retry,
+    Suspend,
+    Cancel,
+    Fail(Failure),
+}
+
+impl RunState {
+    pub(super) fn dispatched(&mut self, ix: Ix, attempt: u32, seq: u64, at: Timestamp) {
+        self.charge_open(ix, |_, _| true);
+        let n = self.nodes.at_mut(ix);
+        n.attempt = attempt;
+        n.flow.delay = None;
+        n.started.get_or_insert(at);
+        self.set(ix, NodeState::Running { fence: seq });
+    }
+
+    pub(super) fn step_ended(&mut self, ix: Ix, fence: u64, r: &StepRecord) {
+        let steps = &mut self.nodes.at_mut(ix).steps;
+        let done = PriorStep::Done(r.clone());
+        match steps
+            .iter_mut()
+            .rev()
+            .find(|s| s.intent().key == r.intent.key)
+        {
+            Some(s) => *s = done,
+            None => steps.push(done),
+        }
+        let key = r.intent.key.as_str();
+        if let Some(most) = self.held.remove(&(ix, fence, key.to_owned())) {
+            self.charge(ix, r.usage.unwrap_or(most));
+        }
+        if self.held.is_empty() {
+            return;
+        }
+        // What the step reserved beyond that and never settled is charged in full.
+        let (a, b) = (format!("{key}/"), format!("{key}~/"));
+        self.charge_open(ix, |f, id| {
+            f == fence && (id.starts_with(&a) || id.starts_with(&b))
+        });
+    }
+
+    pub(super) fn answered(&mut self, ix: Ix, id: &AskId, answer: Value) {
+        let n = self.nodes.at_mut(ix);
+        n.questions.remove(id);
+        n.answers.insert(id.clone(), answer);
+        if n.state == NodeState::Suspended {
+            self.set(ix, NodeState::Ready);
+        }
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        ix: Ix,
+        fence: u64,
+        report: &AttemptReport,
+        wait: Option<u64>,
+        repeat: bool,
+    ) {
+        if !self.is_placed(ix, fence) {
+            return; // a late result: recorded, ignored
+        }
+        self.charge_open(ix, |f, _| f == fence);
+        match self.next(ix, report, self.updated) {
+            Next::Done(o) => {
+                let output = Some(Box::new(o.clone()));
+                let n = self.nodes.at_mut(ix);
+                n.output = output;
+                match repeat {
+                    true => self.iterate(ix),
+                    false => self.settle(ix, NodeState::Done),
+                }
+            }
+            Next::Again => {
+                self.nodes.at_mut(ix).flow.losses += u32::from(counts_as_loss(report));
+                self.set(ix, NodeState::Ready);
+            }
+            Next::Retry => {
+                let until = wait.map(|ms| (Timestamp(self.updated.0.saturating_add(ms)), ms));
+                let n = self.nodes.at_mut(ix);
+                n.flow.divergences += u32::from(is_divergence(report));
+                n.attempt += 1;
+                n.flow.losses = 0;
+                n.steps.retain(|s| outlives_attempt(s, true));
+                n.flow.delay = until.filter(|(_, ms)| *ms > 0);
+                self.set(ix, NodeState::Ready);
+            }
+            // The answer may have come while the task was on its way to sleep.
+            Next::Suspend if self.nodes.at(ix).questions.is_empty() => {
+                self.set(ix, NodeState::Ready);
+            }
+            Next::Suspend => self.set(ix, NodeState::Suspended),
+            Next::Cancel => self.settle(ix, NodeState::Cancelled),
+            Next::Fail(f) => self.fail(ix, f),
+        }
+    }
+
+    fn iterate(&mut self, ix: Ix) {
+        let n = self.nodes.at_mut(ix);
+        n.iteration += 1;
+        n.attempt = 1;
+        n.flow.losses = 0;
+        n.flow.divergences = 0;
+        n.steps.clear();
+        n.answers.clear();
+        self.set(ix, NodeState::Ready);
+    }
+
+    fn next<'r>(&self, ix: Ix, report: &'r AttemptReport, at: Timestamp) -> Next<'r> {
+        let halt = match &report.outcome {
+            Outcome::Done(o) => return Next::Done(o),
+            Outcome::Halted(h) => h,
+            other => return Next::Fail(unknown(&format!("{other:?}"))),
+        };
+        let n = self.nodes.at(ix);
+        let repeatable = n.steps.iter().all(|s| s.intent().effect.may_repeat());
+        match halt {
+            Halt::Suspended(_) => Next::Suspend,
+            Halt::Cancelled => Next::Cancel,
+            Halt::Unknown(step) => Next::Fail(unknown(&format!(
+                "step `{step}` was begun and it cannot be told whether it happened"
+            ))),
+            Halt::Failed(f) if f.class == FailureClass::WorkerLost => {
+                let nothing_ran = report.ran == smallhands_core::Ran::No;
+                match n.spec.effect {
+                    Effect::AtMostOnce if !nothing_ran => {
+                        Next::Fail(unknown("its process was lost while it ran"))
+                    }
+                    _ if n.flow.losses < MAX_LOSSES || nothing_ran => Next::Again,
+                    _ => Next::Fail(f.clone()),
+                }
+            }
+            Halt::Failed(f)
+                if f.class == FailureClass::Diverged
+                    && repeatable
+                    && n.flow.divergences < MAX_DIVERGENCES =>
+            {
+                Next::Retry
+            }
+            Halt::Failed(f)
+                if n.spec.retry.covers(f)
+                    && n.attempt < n.spec.retry.max_attempts
+                    && self.time_left(ix, at) != Some(0) =>
+            {
+                Next::Retry
+            }
+            Halt::Failed(f) => Next::Fail(f.clone()),
+            other => Next::Fail(unknown(&format!("{other:?}"))),
+        }
+    }
+
+    /// Milliseconds until all its attempts together have had their time; `None`: no limit.
+    pub(crate) fn time_left(&self, ix: Ix, at: Timestamp) -> Option<u64> {
+        let n = self.nodes.at(ix);
+        let limit = n.spec.total_timeout_ms?;
+        let spent = n.started.map_or(0, |s| at.0.saturating_sub(s.0));
+        Some(limit.saturating_sub(spent))
+    }
+
+    /// The attempt that would follow this report, if it is one that the retry policy delays.
+    pub(crate) fn retry_attempt(&self, ix: Ix, r: &AttemptReport, at: Timestamp) -> Option<u32> {
+        let delayed = self.next(ix, r, at) == Next::Retry && !is_divergence(r);
+        delayed.then(|| self.nodes.at(ix).attempt + 1)
+    }
+
+    /// Failed tasks get a new attempt; what was skipped or cancelled because of them waits again.
+    pub(super) fn revive(&mut self, tasks: &[TaskId]) -> Result<(), String> {
+        let named = tasks.iter().map(|id| self.ix(id));
+        let named = named.collect::<Result<Vec<_>, _>>()?;
+        // A task that failed with those that it stands for is open again through these.
+        let own = |ix: &Ix| {
+            !self
+                .nodes
+                .at(*ix)
+                .flow
+                .children
+                .iter()
+                .any(|c| !self.nodes.at(*c).flow.undo)
+        };
+        let named: Vec<_> = named.into_iter().filter(own).collect();
+        for ix in &named {
+            self.drop_children(*ix);
+            let n = self.nodes.at_mut(*ix);
+            n.attempt += 1;
+            n.flow.losses = 0;
+            n.flow.divergences = 0;
+            n.started = None;
+            // Whoever revives the task has looked at what was in doubt.
+            n.steps.retain(|s| outlives_attempt(s, false));
+        }
+        self.failing = false;
+        self.cancelling = false;
+        self.owed.clear();
+        let mut again = Vec::new();
+        for ix in self.nodes.numbers() {
+            let Some(n) = self.nodes.find(ix) else {
+                continue;
+            };
+            let skipped = n.state == NodeState::Skipped && n.flow.judged != Some(false);
+            let cancelled = n.state == NodeState::Cancelled && !n.flow.withdrawn;
+            // What has not started may need what is tried again, and has to wait for it anew.
+            let idle = match n.state {
+                NodeState::Waiting => true,
+                NodeState::Undecided | NodeState::Ready => n.started.is_none(),
+                _ => false,
+            };
+            if skipped || cancelled || idle || named.contains(&ix) {
+                again.push(ix);
+            }
+        }
+        for ix in &again {
+            self.set(*ix, NodeState::Waiting);
+            self.unsettle_around(*ix);
+        }
+        for ix in again {
+            if self
+                .nodes
+                .find(ix)
+                .is_some_and(|n| n.state == NodeState::Waiting)
+            {
+                self.enter(ix);
+            }
+        }
+        Ok(())
+    }
+
+    /// A task that stands around one that is tried again is open again.
+    pub(super) fn unsettle_around(&mut self, ix: Ix) {
+        let Some(p) = self.nodes.at(ix).flow.parent else {
+            return;
+        };
+        let open = |c: &&Ix| !self.nodes.at(**c).state.is_settled();
+        let count = self.nodes.at(p).flow.children.iter().filter(open).count();
+        self.nodes.at_mut(p).flow.open_children = u32::try_from(count).unwrap_or(u32::MAX);
+        if self.nodes.at(p).state.is_settled() && !self.nodes.at(ix).flow.undo {
+            self.set(p, NodeState::Expanded);
+            self.unsettle_around(p);
+        }
+    }
+
+    /// Takes out what a task stands for, or what compensates for it.
+    pub(super) fn drop_children(&mut self, ix: Ix) {
+        let children = std::mem::take(&mut self.nodes.at_mut(ix).flow.children);
+        children.into_iter().for_each(|c| self.take_out(c));
+    }
+}
+
+fn unknown(why: &str) -> Failure {
+    Failure::new("outcome.unknown", FailureClass::WorkerLost, why).hint(
+        "look whether it happened, then say so with `smallhands settle`, resume with \
+         --retry-failed or cancel the run",
+    )
+}
+
+/// Whether a new attempt keeps a step of the former one: it does if nobody may repeat the step, and
+/// the step did not say that it failed.
+fn outlives_attempt(s: &PriorStep, in_doubt: bool) -> bool {
+    let stands = match s {
+        PriorStep::InDoubt(_) => in_doubt,
+        PriorStep::Done(r) => r.result.is_ok(),
+    };
+    stands && !s.intent().effect.may_repeat()
+}
+
+/// The engine's own restart is nobody's fault.
+fn counts_as_loss(r: &AttemptReport) -> bool {
+    !matches!(&r.outcome, Outcome::Halted(Halt::Failed(f)) if f.code == "engine.restarted")
+}
+
+fn is_divergence(r: &AttemptReport) -> bool {
+    matches!(&r.outcome, Outcome::Halted(Halt::Failed(f)) if f.class == FailureClass::Diverged)
+}

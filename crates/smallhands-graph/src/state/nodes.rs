@@ -1,0 +1,200 @@
+use super::NodeState;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use smallhands_core::{AskId, PriorStep, Question, TaskId, TaskOutput, TaskSpec, Timestamp, Usage};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Index,
+    sync::Arc,
+};
+
+/// The number of a task in its run: counted in the order of adding, never used twice.
+pub(crate) type Ix = u32;
+
+/// One task of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Node {
+    /// What it is.
+    pub spec: Arc<TaskSpec>,
+    /// How it stands.
+    pub state: NodeState,
+    /// The present or last attempt, from 1.
+    pub attempt: u32,
+    /// The present or last iteration of a loop, from 1; 0 for a task that is no loop.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub iteration: u32,
+    /// What it left behind; of a loop that goes on: what its last iteration did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<TaskOutput>>,
+    /// Steps of the present attempt, and those of former ones that nobody may repeat.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<PriorStep>,
+    /// Its open questions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub questions: BTreeMap<AskId, Question>,
+    /// Answers so far.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<AskId, Value>,
+    /// What it spent.
+    pub spent: Usage,
+    /// When it was first placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it was settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    #[serde(skip)]
+    pub(super) flow: Flow,
+}
+
+/// What moves a task on; follows from the records as the rest does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Flow {
+    /// Needs that are still open, and those that gave what they promised.
+    pub(super) open: u32,
+    pub(super) good: u32,
+    pub(super) judged: Option<bool>,
+    pub(super) losses: u32,
+    pub(super) divergences: u32,
+    /// What needs it.
+    pub(super) dependents: Vec<Ix>,
+    /// The task that stands for it.
+    pub(super) parent: Option<Ix>,
+    pub(super) children: Vec<Ix>,
+    pub(super) open_children: u32,
+    /// The task whose output added it.
+    pub(super) added_by: Option<Ix>,
+    /// When its next attempt may start, and how long that was to wait.
+    pub(super) delay: Option<(Timestamp, u64)>,
+    /// Cancelled by a patch, which no revival undoes.
+    pub(super) withdrawn: bool,
+    /// It compensates for a failed task, and runs though the run fails.
+    pub(super) undo: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Node {
+    pub(super) fn new(spec: Arc<TaskSpec>) -> Self {
+        Self {
+            iteration: u32::from(spec.repeat.is_some()),
+            spec,
+            state: NodeState::Waiting,
+            attempt: 1,
+            output: None,
+            steps: Vec::new(),
+            questions: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            spent: Usage::default(),
+            started: None,
+            ended: None,
+            flow: Flow::default(),
+        }
+    }
+    /// The value that successors can bind to, once it is done.
+    pub fn value(&self) -> Option<&Value> {
+        match self.state {
+            NodeState::Done => self.output.as_ref().map(|o| &o.value),
+            _ => None,
+        }
+    }
+}
+
+/// The tasks of a run, in the order in which they were added.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    all: Vec<Option<Node>>,
+    index: HashMap<TaskId, Ix>,
+}
+
+impl PartialEq for Nodes {
+    fn eq(&self, o: &Self) -> bool {
+        self.all == o.all
+    }
+}
+
+impl Nodes {
+    /// The task of that id.
+    pub fn get(&self, id: &TaskId) -> Option<&Node> {
+        self.ix(id).map(|ix| self.at(ix))
+    }
+    /// Whether there is one.
+    pub fn contains_key(&self, id: &TaskId) -> bool {
+        self.index.contains_key(id)
+    }
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+    /// In the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&TaskId, &Node)> {
+        self.all.iter().flatten().map(|n| (&n.spec.id, n))
+    }
+    /// Their ids.
+    pub fn keys(&self) -> impl Iterator<Item = &TaskId> {
+        self.iter().map(|(id, _)| id)
+    }
+    /// Themselves.
+    pub fn values(&self) -> impl Iterator<Item = &Node> {
+        self.all.iter().flatten()
+    }
+
+    pub(crate) fn ix(&self, id: &TaskId) -> Option<Ix> {
+        self.index.get(id).copied()
+    }
+    pub(super) fn numbers(&self) -> impl Iterator<Item = Ix> + use<> {
+        0..u32::try_from(self.all.len()).unwrap_or(u32::MAX)
+    }
+    pub(crate) fn find(&self, ix: Ix) -> Option<&Node> {
+        self.all.get(ix as usize)?.as_ref()
+    }
+    /// A number that was handed out and not removed.
+    #[expect(clippy::expect_used, reason = "numbers come from this collection")]
+    pub(crate) fn at(&self, ix: Ix) -> &Node {
+        self.find(ix).expect("a number of this run")
+    }
+    #[expect(clippy::expect_used, reason = "numbers come from this collection")]
+    pub(super) fn at_mut(&mut self, ix: Ix) -> &mut Node {
+        let n = self.all.get_mut(ix as usize).and_then(Option::as_mut);
+        n.expect("a number of this run")
+    }
+    pub(super) fn add(&mut self, n: Node) -> Ix {
+        let ix = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.index.insert(n.spec.id.clone(), ix);
+        self.all.push(Some(n));
+        ix
+    }
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.all.reserve(more);
+        self.index.reserve(more);
+    }
+    pub(super) fn remove(&mut self, ix: Ix) -> Option<Node> {
+        let n = self.all.get_mut(ix as usize)?.take()?;
+        self.index.remove(&n.spec.id);
+        Some(n)
+    }
+}
+
+impl Index<&TaskId> for Nodes {
+    type Output = Node;
+    /// # Panics
+    /// If there is no such task.
+    #[expect(clippy::expect_used, reason = "as every map does")]
+    fn index(&self, id: &TaskId) -> &Node {
+        self.get(id).expect("a task of the run")
+    }
+}
+
+impl Serialize for Nodes {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(self.values())
+    }
+}
