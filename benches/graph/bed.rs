@@ -27,6 +27,8 @@ pub(crate) struct Bed<'a> {
     /// Sizes are divided by it.
     pub(crate) shrink: usize,
     pub(crate) next: AtomicUsize,
+    /// The Python that has LangGraph, when figures are to be taken beside it.
+    pub(crate) langgraph: Option<PathBuf>,
 }
 
 /// The run that every bench makes, each in a store of its own.

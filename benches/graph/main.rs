@@ -1,8 +1,10 @@
 //! The engine through its public API, beside what its journal alone would cost, in the same run.
 //!
 //! `cargo xtask bench graph`, or
-//! `cargo bench -p smallhands-bench-graph -- [--json] [--quick] [--full] [--only NAME]`
+//! `cargo bench -p smallhands-bench-graph -- [--json] [--quick] [--full] [--only NAME]
+//! [--anchors PYTHON]`, a Python that has LangGraph: xtask's `--anchors` makes one.
 
+mod anchors;
 mod bed;
 mod floor;
 mod layered;
@@ -17,28 +19,47 @@ use tokio::runtime::Runtime;
 
 type Bench = fn(&Bed) -> Result<Record>;
 
-/// The figures, and whether each is taken only with `--full`.
-const FIGURES: &[(&str, Bench, bool)] = &[
-    ("layered_2000_power_loss", layered::small_power_loss, false),
-    ("layered_2000_no_store", layered::small_no_store, false),
+/// When a figure is taken.
+enum When {
+    Always,
+    /// With `--full`: it takes minutes.
+    Full,
+    /// With `--anchors`: it needs Python and what it got from the network.
+    Anchors,
+}
+use When::{Always, Anchors, Full};
+
+const FIGURES: &[(&str, Bench, When)] = &[
+    ("layered_2000_power_loss", layered::small_power_loss, Always),
+    ("layered_2000_no_store", layered::small_no_store, Always),
     (
         "layered_100k_process_crash",
         layered::large_process_crash,
-        false,
+        Always,
     ),
-    ("layered_100k_peak_mb", layered::large_peak, false),
-    ("chain_1000_db_mb", size::chain, false),
-    ("messages_1000_written_mb", size::messages, false),
-    ("resume_100k_events_ms", reading::resume, false),
-    ("list_10k_runs_ms", reading::list, false),
-    ("layered_1m_cost_ratio", layered::cost_ratio, true),
+    ("layered_100k_peak_mb", layered::large_peak, Always),
+    ("chain_1000_db_mb", size::chain, Always),
+    ("messages_1000_written_mb", size::messages, Always),
+    ("resume_100k_events_ms", reading::resume, Always),
+    ("list_10k_runs_ms", reading::list, Always),
+    ("layered_2000_langgraph", anchors::layered, Anchors),
+    ("chain_1000_db_mb_langgraph", anchors::chain, Anchors),
+    ("layered_1m_cost_ratio", layered::cost_ratio, Full),
 ];
 
 fn main() -> Result {
     let args: Vec<String> = env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|a| a == flag);
-    let only = args.iter().position(|a| a == "--only");
-    let only = only.and_then(|at| args.get(at + 1));
+    let value = |flag: &str| {
+        let at = args.iter().position(|a| a == flag)?;
+        args.get(at + 1).filter(|v| !v.starts_with("--"))
+    };
+    let (only, langgraph) = (value("--only"), value("--anchors"));
+    if has("--anchors") && langgraph.is_none() {
+        return Err("`--anchors` needs a Python that has LangGraph; \
+                    `cargo xtask bench graph --anchors` makes one"
+            .into());
+    }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let quick = has("--quick");
     let bed = Bed {
@@ -48,14 +69,20 @@ fn main() -> Result {
         // Enough to see that it works.
         shrink: if quick { 50 } else { 1 },
         next: 0.into(),
+        langgraph: langgraph.map(Into::into),
     };
     if has(layered::PEAK) {
         return layered::peak_child(&bed);
     }
     let mut all = Vec::new();
-    for (name, bench, slow) in FIGURES {
+    for (name, bench, when) in FIGURES {
         let wanted = only.is_none_or(|o| name.contains(o.as_str()));
-        if wanted && (!slow || has("--full")) {
+        let now = match when {
+            Always => true,
+            Full => has("--full"),
+            Anchors => bed.langgraph.is_some(),
+        };
+        if wanted && now {
             all.push(bench(&bed)?);
         }
     }
