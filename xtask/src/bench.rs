@@ -1,39 +1,60 @@
 use crate::{
     Result,
-    tools::{self, Temp, cargo, demo_repository, output, pytest, repair_args, root, smallhands},
+    tools::{
+        self, Temp, cargo, demo_repository, langgraph, output, pytest, repair_args, root,
+        smallhands,
+    },
 };
 use serde_json::Value;
 use smallhands_benchmarks::{Record, lines, median, table};
 use std::{process::Command, time::Instant};
 
-pub(crate) fn run(name: &str, json: bool, full: bool) -> Result {
+/// What is asked of a bench.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Flags {
+    /// One object a line.
+    pub(crate) json: bool,
+    /// With what takes minutes.
+    pub(crate) full: bool,
+    /// Beside LangGraph, which pip gets.
+    pub(crate) anchors: bool,
+    /// Few rounds of an unoptimised build, to see that all of them work.
+    pub(crate) quick: bool,
+}
+
+pub(crate) fn run(name: &str, flags: Flags) -> Result {
     match name {
-        "spine" => spine(json),
-        "micro" => micro(json, false),
-        "graph" => graph(json, full, false),
+        "spine" => spine(flags.json),
+        "micro" => micro(flags),
+        "graph" => graph(flags),
         _ => Err("there are: bench spine | micro | graph".into()),
     }
 }
 
-/// `graph`: the engine beside what its journal alone would cost; `full` with what takes minutes.
-pub(crate) fn graph(json: bool, full: bool, quick: bool) -> Result {
-    layer("smallhands-bench-graph", json, quick, full)
+/// `graph`: the engine beside what its journal alone would cost, and beside LangGraph if asked.
+pub(crate) fn graph(flags: Flags) -> Result {
+    let python = flags.anchors.then(langgraph).transpose()?;
+    let mut c = layer("smallhands-bench-graph", flags);
+    c.args(flags.full.then_some("--full"));
+    if let Some(python) = python {
+        c.arg("--anchors").arg(python);
+    }
+    tools::run(&mut c)
 }
 
-/// `micro`: each layer beside its raw limit; `quick` is few rounds of an unoptimised build, to see
-/// that all of them work.
-pub(crate) fn micro(json: bool, quick: bool) -> Result {
-    layer("smallhands-benches", json, quick, false)
+/// `micro`: each layer beside its raw limit.
+pub(crate) fn micro(flags: Flags) -> Result {
+    tools::run(&mut layer("smallhands-benches", flags))
 }
 
-fn layer(package: &str, json: bool, quick: bool, full: bool) -> Result {
+fn layer(package: &str, flags: Flags) -> Command {
     let mut c = cargo(&["bench", "--quiet", "-p", package]);
-    if quick {
+    if flags.quick {
         c.args(["--profile", "dev"]);
     }
-    c.arg("--").args(quick.then_some("--quick"));
-    c.args(full.then_some("--full"));
-    tools::run(c.args(json.then_some("--json")))
+    c.arg("--").args(flags.quick.then_some("--quick"));
+    c.args(flags.json.then_some("--json"));
+    c
 }
 
 /// `spine`: how long our own machinery takes around a repair whose model answers at once, beside

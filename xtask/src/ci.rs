@@ -26,7 +26,9 @@ const STAGES: &[Stage] = &[
     ("examples and benches", examples),
     ("kill -9, 10 times", || tortured("kill9", 10)),
     ("torture graph, 300 kills", || tortured("graph", 300)),
-    ("figures: spine", || bench::run("spine", false, false)),
+    ("figures: spine", || {
+        bench::run("spine", bench::Flags::default())
+    }),
     ("demo", ci_demo),
 ];
 
@@ -184,8 +186,12 @@ pub(crate) fn examples() -> Result {
     println!("--> embed_graph");
     run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
     println!("--> benches");
-    bench::graph(false, false, true)?;
-    bench::micro(false, true)
+    let quick = bench::Flags {
+        quick: true,
+        ..bench::Flags::default()
+    };
+    bench::graph(quick)?;
+    bench::micro(quick)
 }
 
 /// With the real model if it can be had; else with recorded answers, and that is said.

@@ -13,7 +13,8 @@ const HELP: &str = "\
 cargo xtask demo             repair the example repository with the local model, end to end
 cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
 cargo xtask examples         run every example, and every bench a few times
-cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; --full: the slow too)
+cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; graph: --full: the slow too;
+                             --anchors: LangGraph too, got with pip)
 cargo xtask torture NAME     faults: kill9, graph  (--json, --kills N; graph: --seed S)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
@@ -34,7 +35,15 @@ fn main() -> ExitCode {
         Some("demo") => demo::demo(has("--recorded")),
         Some("test") => ci::tests(has("--slow")),
         Some("examples") => ci::examples(),
-        Some("bench") => bench::run(name, has("--json"), has("--full")),
+        Some("bench") => {
+            let flags = bench::Flags {
+                json: has("--json"),
+                full: has("--full"),
+                anchors: has("--anchors"),
+                quick: false,
+            };
+            bench::run(name, flags)
+        }
         Some("torture") => {
             let number = |flag| value(flag).and_then(|n| n.parse::<u64>().ok());
             let torture = torture::Torture {

