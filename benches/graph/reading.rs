@@ -4,9 +4,9 @@ use crate::{
 };
 use rusqlite::Connection;
 use serde_json::json;
-use smallhands_benchmarks::{Record, median};
+use smallhands_benchmarks::{Record as Figure, median};
 use smallhands_core::{AttemptReport, Budget, Outcome, Ran, TaskOutput, Timestamp};
-use smallhands_graph::{Durability, Event, GraphPatch, ResumeFailed, RunHead, StateStore};
+use smallhands_graph::{Durability, Event, GraphPatch, Record, ResumeFailed, RunHead, StateStore};
 use std::{
     hint::black_box,
     path::Path,
@@ -17,7 +17,7 @@ use std::{
 const TTL: Duration = Duration::from_secs(60);
 
 /// From the call to the first task that a worker has in its hands.
-pub(crate) fn resume(bed: &Bed) -> Result<Record> {
+pub(crate) fn resume(bed: &Bed) -> Result<Figure> {
     let dir = bed.fresh("resume")?;
     {
         let store = sqlite(&dir)?;
@@ -45,7 +45,7 @@ pub(crate) fn resume(bed: &Bed) -> Result<Record> {
     let anchor = "raw scan of its rows; the aim is 250 ms";
     let name = "graph/resume_100k_events_ms";
     let scan = median(&raw).unwrap_or(0.0);
-    Ok(Record::new(name, "ms", &ours, anchor, scan))
+    Ok(Figure::new(name, "ms", &ours, anchor, scan))
 }
 
 /// A run whose journal ends before the last of its tasks starts.
@@ -59,12 +59,18 @@ async fn interrupted(store: &dyn StateStore, layers: usize) -> Result {
             budget: Budget::default(),
             durability: Durability::ProcessCrash,
             executor: "in-process".into(),
+            environment: serde_json::Value::Null,
+            secrets: Vec::new(),
+            limits: std::collections::BTreeMap::new(),
         },
         Event::Opened {
             owner: "bench".into(),
             epoch: 1,
         },
-        Event::Patched(GraphPatch::adding(tasks)),
+        Event::Patched {
+            patch: GraphPatch::adding(tasks),
+            by: None,
+        },
     ];
     for task in ids.split_last().map_or(&[][..], |(_, done)| done) {
         events.push(Event::Dispatched {
@@ -79,9 +85,13 @@ async fn interrupted(store: &dyn StateStore, layers: usize) -> Result {
                 ran: Ran::Yes,
             },
             retry_after_ms: None,
+            repeat: false,
         });
     }
-    let records = events.iter().map(|e| e.to_record(Timestamp(1))).collect();
+    let records = events
+        .into_iter()
+        .map(|e| Record::of(e.into(), Timestamp(1)))
+        .collect();
     let lease = store.lease(&run_id(), "bench", TTL).await?;
     let level = Durability::ProcessCrash;
     store.append(&lease, 0, records, None, level).await?;
@@ -89,7 +99,7 @@ async fn interrupted(store: &dyn StateStore, layers: usize) -> Result {
 }
 
 /// Every run of a full store with its head.
-pub(crate) fn list(bed: &Bed) -> Result<Record> {
+pub(crate) fn list(bed: &Bed) -> Result<Figure> {
     let dir = bed.fresh("list")?;
     let count = 10_000 / bed.shrink;
     let store = sqlite(&dir)?;
@@ -102,7 +112,7 @@ pub(crate) fn list(bed: &Bed) -> Result<Record> {
                 goal: "make the tests pass".into(),
                 ..RunHead::default()
             };
-            let record = Event::CancelRequested.to_record(Timestamp(1));
+            let record = Record::of(Event::CancelRequested.into(), Timestamp(1));
             let level = Durability::ProcessCrash;
             store
                 .append(&lease, 0, vec![record], Some(head), level)
@@ -127,7 +137,7 @@ pub(crate) fn list(bed: &Bed) -> Result<Record> {
     let anchor = "raw scan of the heads; the aim is 50 ms";
     let name = "graph/list_10k_runs_ms";
     let scan = median(&raw).unwrap_or(0.0);
-    Ok(Record::new(name, "ms", &ours, anchor, scan))
+    Ok(Figure::new(name, "ms", &ours, anchor, scan))
 }
 
 fn heads(store: &Path) -> Result<Vec<(String, String)>> {

@@ -1,6 +1,6 @@
 use smallhands_core::{BlobStore, RunId, async_trait};
 use smallhands_graph::{
-    Durability, Lease, MemoryBlobs, Record, RunHead, StateStore, StoreError, Stored,
+    Durability, Lease, MemoryBlobs, Record, RunHead, RunInfo, StateStore, StoreError, Stored,
 };
 use std::{
     mem,
@@ -58,12 +58,28 @@ impl StateStore for Counted {
     async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.inner.read(run, after, limit).await
     }
-    async fn runs(
-        &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         self.inner.runs(from, limit).await
+    }
+    async fn changed(
+        &self,
+        run: &RunId,
+        after: u64,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        self.inner.changed(run, after, patience).await
+    }
+    async fn fork(
+        &self,
+        from: &RunId,
+        at: u64,
+        to: &RunId,
+        head: RunHead,
+    ) -> Result<(), StoreError> {
+        self.inner.fork(from, at, to, head).await
+    }
+    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.delete(lease).await
     }
     fn blobs(&self) -> Arc<dyn BlobStore> {
         self.inner.blobs()
@@ -105,8 +121,17 @@ impl StateStore for Nowhere {
     async fn read(&self, _: &RunId, _: u64, _: usize) -> Result<Vec<Stored>, StoreError> {
         Ok(Vec::new())
     }
-    async fn runs(&self, _: Option<RunId>, _: usize) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    async fn runs(&self, _: Option<RunId>, _: usize) -> Result<Vec<RunInfo>, StoreError> {
         Ok(Vec::new())
+    }
+    async fn changed(&self, _: &RunId, _: u64, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn fork(&self, _: &RunId, _: u64, _: &RunId, _: RunHead) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn delete(&self, _: &Lease) -> Result<(), StoreError> {
+        Ok(())
     }
     fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::new(MemoryBlobs::default())

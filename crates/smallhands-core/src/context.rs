@@ -17,7 +17,7 @@ use std::{
 pub struct TaskContext(Arc<Inner>);
 
 struct Inner {
-    env: TaskEnvelope,
+    env: Arc<TaskEnvelope>,
     host: Arc<dyn TaskHost>,
     ambient: Ambient,
     cancel: CancelToken,
@@ -98,11 +98,12 @@ impl<'a> Step<'a> {
 impl TaskContext {
     /// For executors: a task placed in this process.
     pub fn new(
-        env: TaskEnvelope,
+        env: impl Into<Arc<TaskEnvelope>>,
         host: Arc<dyn TaskHost>,
         ambient: Ambient,
         cancel: CancelToken,
     ) -> Self {
+        let env = env.into();
         let steps = env
             .steps
             .iter()

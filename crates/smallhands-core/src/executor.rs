@@ -64,7 +64,7 @@ pub trait Executor: Debug + Send + Sync + 'static {
     ///   its caller.
     async fn submit(
         &self,
-        task: TaskEnvelope,
+        task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure>;
     /// Finds a placement from before the engine restarted.

@@ -5,9 +5,10 @@ use smallhands_core::{
 use std::{
     collections::HashMap,
     fmt,
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Poll, Waker},
 };
-use tokio::sync::watch;
 
 type OnCancel = Box<dyn Fn(CancelMode) -> BoxFuture<'static, ()> + Send + Sync>;
 type Live = Mutex<HashMap<DispatchKey, Arc<Placement>>>;
@@ -31,17 +32,17 @@ impl Placements {
     pub(crate) fn get_or_start(
         &self,
         key: &DispatchKey,
-        start: impl FnOnce(watch::Sender<Option<AttemptReport>>) -> OnCancel,
+        start: impl FnOnce(Report) -> OnCancel,
     ) -> Arc<Placement> {
         let mut live = self.lock();
         if let Some(p) = live.get(key) {
             return p.clone();
         }
-        let (tx, report) = watch::channel(None);
+        let report = Arc::new(Slot::default());
         let p = Arc::new(Placement {
             key: key.clone(),
-            report,
-            cancel: start(tx),
+            report: report.clone(),
+            cancel: start(Report(report)),
             live: Arc::downgrade(&self.0),
         });
         live.insert(key.clone(), p.clone());
@@ -53,10 +54,51 @@ impl Placements {
     }
 }
 
+/// Where a report is left for whoever waits for it.
+#[derive(Default)]
+struct Slot(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    report: Option<AttemptReport>,
+    waiting: Vec<Waker>,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The side of a placement that reports, once.
+pub(crate) struct Report(Arc<Slot>);
+
+impl Report {
+    /// What is sent after the first is not heard.
+    pub(crate) fn send(&self, r: AttemptReport) {
+        let mut slot = self.0.lock();
+        slot.report.get_or_insert(r);
+        let waiting = std::mem::take(&mut slot.waiting);
+        drop(slot);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Report {
+    /// It went away without a word, as when its runtime shut down.
+    fn drop(&mut self) {
+        if self.0.lock().report.is_none() {
+            let why = "the executor stopped";
+            let f = Failure::new("worker.lost", FailureClass::WorkerLost, why);
+            self.send(crate::halted(f, Ran::Maybe));
+        }
+    }
+}
+
 /// One placement, as the engine holds it.
 pub(crate) struct Placement {
     key: DispatchKey,
-    report: watch::Receiver<Option<AttemptReport>>,
+    report: Arc<Slot>,
     cancel: OnCancel,
     live: Weak<Live>,
 }
@@ -73,20 +115,17 @@ impl TaskHandle for Placement {
         &self.key
     }
     async fn report(&self) -> AttemptReport {
-        let mut rx = self.report.clone();
-        let report = rx.wait_for(Option::is_some).await;
-        match report.ok().and_then(|r| r.clone()) {
-            Some(r) => r,
-            // The reporting side went away without a word, as when its runtime shut down.
-            None => crate::halted(
-                Failure::new(
-                    "worker.lost",
-                    FailureClass::WorkerLost,
-                    "the executor stopped",
-                ),
-                Ran::Maybe,
-            ),
-        }
+        poll_fn(|cx| {
+            let mut slot = self.report.lock();
+            if let Some(r) = &slot.report {
+                return Poll::Ready(r.clone());
+            }
+            if !slot.waiting.iter().any(|w| w.will_wake(cx.waker())) {
+                slot.waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
     async fn cancel(&self, how: CancelMode) {
         (self.cancel)(how).await;

@@ -1,11 +1,13 @@
-use crate::{halted, handle::Placements};
+use crate::{
+    halted,
+    handle::{Placements, Report},
+};
 use smallhands_core::{
     Ambient, AttemptReport, CancelMode, CancelToken, Executor, ExecutorCapabilities, Failure,
     FailureClass, Halt, Outcome, Ran, TaskContext, TaskEnvelope, TaskHandle, TaskHost, Worker,
     WorkerName, async_trait,
 };
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
-use tokio::sync::watch;
 use tracing::Instrument;
 
 pub(crate) type Workers = BTreeMap<WorkerName, Arc<dyn Worker>>;
@@ -40,7 +42,7 @@ impl Executor for InProcess {
     }
     async fn submit(
         &self,
-        task: TaskEnvelope,
+        task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure> {
         let key = task.key.clone();
@@ -53,14 +55,14 @@ impl Executor for InProcess {
                 self.ambient.clone(),
                 cancel.clone(),
             );
-            let mut report = Reporter {
-                to: Some(report),
+            let reporter = Reporter {
+                to: report,
                 cancel: cancel.clone(),
             };
             let running = tokio::spawn(
                 async move {
                     let r = work.await;
-                    report.send(r);
+                    reporter.to.send(r);
                 }
                 .in_current_span(),
             );
@@ -85,24 +87,16 @@ impl Executor for InProcess {
 
 /// Reports for an attempt, one that panics or is aborted too: its drop is then all that runs.
 struct Reporter {
-    to: Option<watch::Sender<Option<AttemptReport>>>,
+    to: Report,
     cancel: CancelToken,
-}
-
-impl Reporter {
-    fn send(&mut self, r: AttemptReport) {
-        if let Some(to) = self.to.take() {
-            to.send_replace(Some(r));
-        }
-    }
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.send(panicked());
+            self.to.send(panicked());
         } else if self.cancel.is_cancelled() {
-            self.send(AttemptReport {
+            self.to.send(AttemptReport {
                 outcome: Outcome::Halted(Halt::Cancelled),
                 ran: Ran::Maybe,
             });
@@ -119,7 +113,7 @@ pub(crate) fn panicked() -> AttemptReport {
 /// One attempt in this process.
 pub(crate) async fn attempt(
     workers: Arc<Workers>,
-    task: TaskEnvelope,
+    task: Arc<TaskEnvelope>,
     host: Arc<dyn TaskHost>,
     ambient: Ambient,
     cancel: CancelToken,

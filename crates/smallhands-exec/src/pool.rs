@@ -125,7 +125,7 @@ impl Executor for ProcessPool {
     }
     async fn submit(
         &self,
-        task: TaskEnvelope,
+        task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure> {
         if self.shared.closed.load(Ordering::SeqCst) {
@@ -142,7 +142,7 @@ impl Executor for ProcessPool {
             let (cancel, cancelled) = watch::channel(None);
             tokio::spawn(async move {
                 let r = place(shared, task, host, cancelled).await;
-                report.send_replace(Some(r));
+                report.send(r);
             });
             Box::new(move |how| {
                 // Hard stays hard.
@@ -183,7 +183,7 @@ type Cancelled = watch::Receiver<Option<CancelMode>>;
 
 async fn place(
     shared: Arc<Shared>,
-    task: TaskEnvelope,
+    task: Arc<TaskEnvelope>,
     host: Arc<dyn TaskHost>,
     mut cancelled: Cancelled,
 ) -> AttemptReport {
@@ -212,7 +212,7 @@ async fn place(
     };
     let key = task.key.clone();
     process.say(&ToWorker::Run {
-        envelope: Box::new(task),
+        envelope: task,
         config,
     });
     let report = serve(&shared, &mut process, &key, &*host, &mut cancelled).await;

@@ -1,6 +1,7 @@
 //! The worker protocol, version 1: one JSON object a line, both ways, over the worker's standard
 //! input and output. Unknown fields are ignored, an unknown version is refused before any work.
 
+use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub(crate) enum ToWorker {
         proto: u32,
     },
     Run {
-        envelope: Box<TaskEnvelope>,
+        envelope: Arc<TaskEnvelope>,
         /// What the envelope's reference names.
         config: Value,
     },

@@ -123,7 +123,7 @@ fn run(parts: impl FnOnce(Arc<dyn BlobStore>) -> Result<WorkerParts, Failure>) -
 
 /// One task, with the token that a `cancel` after it fires.
 struct Run {
-    envelope: TaskEnvelope,
+    envelope: Arc<TaskEnvelope>,
     config: serde_json::Value,
     cancel: CancelToken,
 }
@@ -236,7 +236,7 @@ impl Line {
                 let cancel = CancelToken::new();
                 *lock(&self.cancel) = cancel.clone();
                 drop(runs.send(Run {
-                    envelope: *envelope,
+                    envelope,
                     config,
                     cancel,
                 }));

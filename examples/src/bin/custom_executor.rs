@@ -37,7 +37,7 @@ impl Executor for OneOfAKind {
     }
     async fn submit(
         &self,
-        task: TaskEnvelope,
+        task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure> {
         let kind = self

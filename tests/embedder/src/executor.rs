@@ -51,7 +51,7 @@ fn failed(code: &'static str, why: impl ToString, ran: Ran) -> AttemptReport {
 
 fn attempt(
     workers: &BTreeMap<WorkerName, Arc<dyn Worker>>,
-    task: TaskEnvelope,
+    task: Arc<TaskEnvelope>,
     host: Arc<dyn TaskHost>,
     ambient: Ambient,
     cancel: CancelToken,
@@ -84,7 +84,7 @@ impl Executor for Threads {
     }
     async fn submit(
         &self,
-        task: TaskEnvelope,
+        task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure> {
         let key = task.key.clone();

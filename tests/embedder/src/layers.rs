@@ -10,7 +10,7 @@ use smallhands::{
         RunId, SecretName, Secrets, Subject, Timestamp, Usage, Verdict, async_trait,
     },
     graph::{
-        Durability, Lease, MemoryStore, Record, RunHead, StateStore, StoreError, Stored,
+        Durability, Lease, MemoryStore, Record, RunHead, RunInfo, StateStore, StoreError, Stored,
         SystemClock, Update,
     },
     llm::{ChatModel, ChatRequest, ChatResponse, Choice, Finish, LlmError, ModelInfo},
@@ -195,12 +195,28 @@ impl StateStore for CountingStore {
     async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.0.read(run, after, limit).await
     }
-    async fn runs(
-        &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         self.0.runs(from, limit).await
+    }
+    async fn changed(
+        &self,
+        run: &RunId,
+        after: u64,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        self.0.changed(run, after, patience).await
+    }
+    async fn fork(
+        &self,
+        from: &RunId,
+        at: u64,
+        to: &RunId,
+        head: RunHead,
+    ) -> Result<(), StoreError> {
+        self.0.fork(from, at, to, head).await
+    }
+    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.0.delete(lease).await
     }
     fn blobs(&self) -> Arc<dyn BlobStore> {
         self.0.blobs()

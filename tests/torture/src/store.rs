@@ -222,12 +222,28 @@ impl StateStore for Faulty {
     async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.inner.read(run, after, limit).await
     }
-    async fn runs(
-        &self,
-        from: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<(RunId, RunHead)>, StoreError> {
+    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         self.inner.runs(from, limit).await
+    }
+    async fn changed(
+        &self,
+        run: &RunId,
+        after: u64,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        self.inner.changed(run, after, patience).await
+    }
+    async fn fork(
+        &self,
+        from: &RunId,
+        at: u64,
+        to: &RunId,
+        head: RunHead,
+    ) -> Result<(), StoreError> {
+        self.inner.fork(from, at, to, head).await
+    }
+    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.delete(lease).await
     }
     fn blobs(&self) -> Arc<dyn BlobStore> {
         self.inner.blobs()

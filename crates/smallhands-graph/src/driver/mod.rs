@@ -71,7 +71,7 @@ enum After {
     ),
     Answered(crate::host::Reply<()>),
     Patched(crate::host::Reply<u64>, u64),
-    Place(Ix, Box<TaskEnvelope>),
+    Place(Ix, Arc<TaskEnvelope>),
     Acknowledge(Arc<dyn TaskHandle>),
 }
 
@@ -86,8 +86,14 @@ enum Tick {
     Nothing,
 }
 
-/// So many messages are taken into one append at most.
-const BATCH: usize = 1024;
+/// So many messages are taken into one append at most. Where an append costs little, smaller ones
+/// let the store write while the next is gathered.
+fn batch(level: Durability) -> usize {
+    match level {
+        Durability::ProcessCrash => 256,
+        Durability::PowerLoss => 1024,
+    }
+}
 
 impl Driver {
     pub(crate) async fn open(
@@ -166,7 +172,7 @@ impl Driver {
     /// Takes what has come, and what comes while others have their turn: an append serves them
     /// all, and whoever spoke first would otherwise have one of its own.
     async fn take_more(&mut self) -> Result<(), GraphError> {
-        let mut room = BATCH - 1;
+        let mut room = batch(self.plan.state.durability) - 1;
         loop {
             if self.writing.is_none() {
                 tokio::task::yield_now().await;

@@ -15,12 +15,12 @@ use smallhands_core::{
 use std::{sync::Arc, time::Duration};
 
 impl Driver {
-    pub(super) async fn place(&mut self, ix: Ix, env: Box<TaskEnvelope>) {
+    pub(super) async fn place(&mut self, ix: Ix, env: Arc<TaskEnvelope>) {
         let placement = (ix, env.key.fence);
         let engine = self.plan.engine.clone();
         let host: Arc<dyn TaskHost> = self.host.clone();
         self.open += 1;
-        let mut submit = Box::pin(async move { engine.executor.submit(*env, host).await });
+        let mut submit = Box::pin(async move { engine.executor.submit(env, host).await });
         // Most executors answer at once, and then nothing has to be woken.
         match (&mut submit).now_or_never() {
             Some(placed) => self.placed(placement, placed).await,
@@ -202,6 +202,9 @@ impl Driver {
 
     /// Stops placements that no longer count: what they still say is recorded and ignored.
     pub(super) async fn stop_superseded(&mut self) {
+        if !self.plan.state.take_displaced() {
+            return;
+        }
         let state = &self.plan.state;
         let gone = self
             .handles

@@ -9,7 +9,7 @@ use crate::{
 use smallhands_core::{
     BlobRef, Digest, DispatchKey, Failure, FailureClass, Resources, TaskEnvelope,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 impl Driver {
     pub(super) fn schedule(&mut self) {
@@ -77,7 +77,7 @@ impl Driver {
         match input {
             Ok(input) => {
                 let env = self.envelope(ix, fence, input);
-                self.after.push(After::Place(ix, Box::new(env)));
+                self.after.push(After::Place(ix, Arc::new(env)));
             }
             Err(f) => self.ended(ix, fence, never_ran(f)),
         }

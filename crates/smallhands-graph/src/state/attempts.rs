@@ -81,6 +81,13 @@ impl RunState {
             return; // a late result: recorded, ignored
         }
         self.charge_open(ix, |f, _| f == fence);
+        let displaced = self.displaced;
+        self.leads_to(ix, report, wait, repeat);
+        // This one ended by itself.
+        self.displaced = self.displaced.saturating_sub(1).max(displaced);
+    }
+
+    fn leads_to(&mut self, ix: Ix, report: &AttemptReport, wait: Option<u64>, repeat: bool) {
         match self.next(ix, report, self.updated) {
             Next::Done(o) => {
                 let output = Some(Box::new(o.clone()));

@@ -26,6 +26,7 @@ impl RunState {
         match old {
             NodeState::Running { .. } => {
                 self.running -= 1;
+                self.displaced += 1;
                 let (u, r) = (&mut self.used, spec.resources);
                 u.cpu_milli -= r.cpu_milli;
                 u.memory_mb -= r.memory_mb;

@@ -83,6 +83,9 @@ pub struct RunState {
     used: Resources,
     #[serde(skip)]
     running: usize,
+    /// Placements that were set aside before they ended, since the driver last asked.
+    #[serde(skip)]
+    displaced: usize,
     #[serde(skip)]
     settled: usize,
 }

@@ -100,6 +100,10 @@ impl RunState {
         };
         self.nodes.numbers().filter_map(of).collect()
     }
+    /// Whether placements were set aside since this was last asked.
+    pub(crate) fn take_displaced(&mut self) -> bool {
+        std::mem::take(&mut self.displaced) > 0
+    }
     /// Whether it compensates for a failed task.
     pub(crate) fn undoes(&self, ix: Ix) -> bool {
         self.nodes.find(ix).is_some_and(|n| n.flow.undo)
