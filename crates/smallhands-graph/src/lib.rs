@@ -27,6 +27,7 @@
 
 mod condition;
 mod control;
+mod draw;
 mod driver;
 mod engine;
 mod error;
@@ -35,7 +36,6 @@ mod expand;
 mod graph;
 mod host;
 mod memory;
-mod mermaid;
 mod placement;
 mod record;
 mod state;
@@ -51,12 +51,12 @@ mod sqlite;
 pub use blobs::DirBlobs;
 pub use condition::Conditions;
 pub use control::{Events, Prune};
+pub use draw::{Picture, Style, dot, mermaid, terminal};
 pub use engine::{Engine, NewRun, ResumeFailed, RunHandle, RunResult, Update, Updates};
 pub use error::GraphError;
 pub use event::Event;
 pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};
-pub use mermaid::mermaid;
 pub use record::Record;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
