@@ -66,14 +66,14 @@ pub(super) fn lines(rows: &[Row]) -> Vec<Line> {
         _ => alike(rows, &patterns),
     };
     if groups.len() > LINES {
-        groups = banded(rows, &patterns, 1);
+        groups = banded(rows, &patterns, 1, 3);
     }
     if groups.len() <= LINES {
         groups.sort_by_key(|g| g.rows.first().copied());
         return below(rows, groups);
     }
     let layers = rows.iter().map(|r| r.layer + 1).max().unwrap_or(1);
-    let groups = banded(rows, &patterns, layers.div_ceil(BANDS));
+    let groups = banded(rows, &patterns, layers.div_ceil(BANDS), 1);
     let flat = |g: Group| Line {
         name: g.name(rows),
         rows: g.rows,
@@ -139,8 +139,8 @@ fn fold(groups: &mut Vec<Group>, rows: &[usize], pattern: Option<&str>, limit: u
     }
 }
 
-/// All of so many layers in one line, but for what is notable.
-fn banded(rows: &[Row], patterns: &[Option<String>], per: usize) -> Vec<Group> {
+/// All of `per` layers in one line if they are more than `limit`, but for what is notable.
+fn banded(rows: &[Row], patterns: &[Option<String>], per: usize, limit: usize) -> Vec<Group> {
     let mut bands: BTreeMap<usize, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     let mut notable = NOTABLE;
     for (i, r) in rows.iter().enumerate() {
@@ -158,7 +158,7 @@ fn banded(rows: &[Row], patterns: &[Option<String>], per: usize) -> Vec<Group> {
         groups.extend(own.iter().map(|i| Group::one(*i)));
         let first = shared.first().and_then(|i| patterns[*i].as_deref());
         let pattern = first.filter(|p| shared.iter().all(|i| patterns[*i].as_deref() == Some(p)));
-        fold(&mut groups, shared, pattern, if per > 1 { 1 } else { 3 });
+        fold(&mut groups, shared, pattern, limit);
     }
     groups
 }

@@ -4,7 +4,7 @@ use super::{
     text,
 };
 use smallhands_core::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// How a picture looks on a terminal. Nothing else is looked at, neither the terminal nor the
 /// environment.
@@ -164,11 +164,10 @@ impl Picture {
                 all.push(format!("waits for {} of its {} tasks", kids.open, kids.all));
             }
             _ => {
-                let seen_above = |n: usize| {
-                    Some(n) == line.below
-                        || r.owner.is_some_and(|o| self.rows[o].needs.contains(&n))
-                };
-                if r.needs.iter().any(|n| !seen_above(*n)) {
+                let owner = r.owner.map(|o| self.rows[o].needs.as_slice());
+                let mut above: HashSet<usize> = owner.unwrap_or(&[]).iter().copied().collect();
+                above.extend(line.below);
+                if r.needs.iter().any(|n| !above.contains(n)) {
                     all.push(format!("needs {}", ids(&mut r.needs.iter())));
                 }
             }

@@ -46,6 +46,24 @@ fn a_chain_is_cut_into_bands() {
 }
 
 #[test]
+fn what_no_rule_folds_is_cut_into_bands_too() {
+    // Too few in each layer to be alike, and many layers.
+    let of = |layer, i| format!("t{layer}/{i}");
+    let tasks = (0..90).flat_map(|layer| {
+        (0..3).map(move |i| {
+            let t = task(&of(layer, i));
+            match layer {
+                0 => t,
+                l => t.needs(of(l - 1, i)).needs(of(l - 1, (i + 1) % 3)),
+            }
+        })
+    });
+    let text = plain(&Picture::from(&graph(tasks)));
+    assert_eq!(text.lines().count(), 91, "{text}");
+    assert!(text.starts_with("t0/0 … t0/2    3 tasks\n"), "{text}");
+}
+
+#[test]
 fn layers_keep_their_order() {
     let layered = (0..N).map(|i| {
         let t = task(&format!("t{i}"));
