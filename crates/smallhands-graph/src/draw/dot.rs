@@ -22,21 +22,25 @@ impl Picture {
         }
         for (i, r) in self.rows.iter().enumerate() {
             let bound = bound(r);
+            let label = |from: &usize| {
+                let what = bound.get(&self.rows[*from].id)?;
+                Some(format!("label=\"{}\"", what.join("\\n")))
+            };
             for need in &r.needs {
-                let mut about = Vec::new();
-                if let Some(what) = bound.get(&self.rows[*need].id) {
-                    about.push(format!("label=\"{}\"", what.join("\\n")));
-                }
-                if r.spec.when.is_some() {
-                    about.push("style=dashed".into());
-                }
+                let dashed = r.spec.when.as_ref().map(|_| "style=dashed".into());
+                let about: Vec<_> = label(need).into_iter().chain(dashed).collect();
                 let _ = match about.is_empty() {
                     true => writeln!(s, "  n{need} -> n{i};"),
                     false => writeln!(s, "  n{need} -> n{i} [{}];", about.join(", ")),
                 };
             }
-            if let Some(owner) = r.owner {
-                let _ = writeln!(s, "  n{owner} -> n{i} [style=dotted, arrowhead=odot];");
+            // Of a sub-graph's input its tasks may bind fields too.
+            if let Some(owner) = &r.owner {
+                let label = label(owner).map_or(String::new(), |l| l + ", ");
+                let _ = writeln!(
+                    s,
+                    "  n{owner} -> n{i} [{label}style=dotted, arrowhead=odot];"
+                );
             }
         }
         s.push_str("}\n");

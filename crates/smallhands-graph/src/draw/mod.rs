@@ -68,8 +68,7 @@ impl From<&RunState> for Picture {
                 state: n.state.as_str(),
                 settled: n.state.is_settled(),
                 attempt: n.attempt,
-                // A node does not count its iterations yet.
-                iteration: None,
+                iteration: (n.iteration > 0).then_some(n.iteration),
                 started: n.started,
                 ended: n.ended,
                 failure: match &n.state {

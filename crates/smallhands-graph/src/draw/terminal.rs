@@ -27,10 +27,11 @@ impl Default for Style {
 }
 
 /// Word, symbol and ANSI colour of each state, in the order in which they are counted.
-const LOOKS: [(&str, &str, &str); 9] = [
+const LOOKS: [(&str, &str, &str); 10] = [
     ("done", "✓", "32"),
     ("failed", "✗", "31"),
     ("running", "▶", "34"),
+    ("expanded", "▷", "34"),
     ("suspended", "?", "33"),
     ("ready", "○", "36"),
     ("undecided", "·", ""),
@@ -231,11 +232,11 @@ fn lane(lane: &str, most: usize) -> String {
     }
 }
 
-/// From the first start to the last end, or to now while one of them runs.
+/// From the first start to the last end, or to now while one of them, or what it stands for, runs.
 fn spent(rows: &[&Row], now: Timestamp) -> String {
     let seen = || rows.iter().filter_map(|r| r.seen.as_ref());
     let start = seen().filter_map(|s| s.started).min();
-    let end = match seen().any(|s| s.state == "running") {
+    let end = match seen().any(|s| matches!(s.state, "running" | "expanded")) {
         true => Some(now),
         false => {
             let ran = seen().filter(|s| s.started.is_some());

@@ -3,7 +3,7 @@ use smallhands_core::{
     AskId, AttemptReport, Failure, FailureClass, Halt, Outcome, Question, Ran, TaskSpec, Timestamp,
 };
 use smallhands_graph::{Event, GraphPatch, Picture, RunState, Style, TaskGraph};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// When a run under test begins.
 pub(crate) const START: u64 = 1_000_000;
@@ -60,6 +60,17 @@ impl Run {
         self.apply(&Event::Dispatched { task, attempt });
         self.fences.insert(id.into(), self.state.seq);
         self
+    }
+    /// A map or sub-graph becomes tasks, or a failed task is to be undone.
+    pub(crate) fn expand(
+        &mut self,
+        id: &str,
+        children: impl IntoIterator<Item = TaskSpec>,
+    ) -> &mut Self {
+        self.apply(&Event::Expanded {
+            task: id.into(),
+            children: children.into_iter().map(Arc::new).collect(),
+        })
     }
     pub(crate) fn done(&mut self, id: &str) -> &mut Self {
         self.end(id, Outcome::Done(json!(1).into()))

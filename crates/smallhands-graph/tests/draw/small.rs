@@ -1,7 +1,7 @@
 //! A small graph in each state and each form, to the letter.
 
 use crate::kit::{Run, graph, plain, task};
-use smallhands_core::{Condition, Join, OnFailure, Repeat, SubGraph, TaskSpec};
+use smallhands_core::{Binding, Condition, Join, OnFailure, Repeat, SubGraph, TaskSpec};
 use smallhands_graph::{Event, Picture, Style, dot, mermaid, terminal};
 
 /// A task for each state.
@@ -72,22 +72,29 @@ fn nested() -> Run {
         tasks: vec![task("list").into(), each.into()],
         output: None,
     };
-    let each = task("in/each").map("x", "in/list", "").needs("in/list");
-    let undone = task("in/each[b]").on_failure(OnFailure::Compensate("w".into()));
     let mut run = Run::new([
         TaskSpec::sub_graph("in", sub),
         task("end").needs("in"),
-        task("in/list"),
-        each,
-        task("in/each[a]").needs("in/list"),
-        undone.needs("in/list"),
-        task("in/each[b]~undo"),
         // Looks like an instance, and is none.
         task("end[x]").needs("end"),
     ]);
+    let mut list = task("in/list");
+    list.bind = vec![Binding {
+        field: "q".into(),
+        from: "in".into(),
+        pointer: "/query".into(),
+    }];
+    run.expand("in", [list, task("in/each").map("x", "in/list", "")]);
     run.begin("in/list").after(1_000).done("in/list");
+    let undone = task("in/each[b]").on_failure(OnFailure::Compensate("w".into()));
+    let open = task("in/each[c]");
+    run.expand("in/each", [task("in/each[a]"), undone, open]);
     run.begin("in/each[a]").after(61_000).done("in/each[a]");
-    run.begin("in/each[b]");
+    run.begin("in/each[c]");
+    run.begin("in/each[b]")
+        .after(1_100)
+        .fail("in/each[b]", "no");
+    run.expand("in/each[b]", [task("in/each[b]~undo")]);
     run
 }
 
@@ -131,6 +138,22 @@ fn a_graph_that_has_not_run_shows_its_policies() {
 #[test]
 fn what_stands_for_a_task_hangs_below_it() {
     same(all(&nested()), golden!("nested"));
+}
+
+#[test]
+fn a_map_at_work_counts_its_own() {
+    let mut run = Run::new([task("list"), task("each").map("x", "list", "")]);
+    run.begin("list").done("list");
+    run.expand("each", [task("each[a]"), task("each[b]")]);
+    run.begin("each[a]").after(2_500).done("each[a]");
+    assert_eq!(
+        terminal(&run.state, run.now(), &Style::default()),
+        "✓ list        done      0.0 s\n\
+         ▷ each        expanded  2.5 s  waits for 1 of its 2 tasks; map over list\n\
+         ├─ ✓ each[a]  done      2.5 s\n\
+         └─ ○ each[b]  ready\n\
+         4 tasks: 2 done, 1 expanded, 1 ready\n"
+    );
 }
 
 #[test]
