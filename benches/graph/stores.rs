@@ -61,12 +61,7 @@ impl StateStore for Counted {
     async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         self.inner.runs(from, limit).await
     }
-    async fn changed(
-        &self,
-        run: &RunId,
-        after: u64,
-        patience: Duration,
-    ) -> Result<(), StoreError> {
+    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError> {
         self.inner.changed(run, after, patience).await
     }
     async fn fork(

@@ -25,12 +25,7 @@ pub(crate) fn bench(bed: &Bed) -> Result<Vec<Record>> {
         let mut last = 0;
         let ours = || -> Result {
             for _ in 0..APPENDS {
-                let event = Event {
-                    kind: "ended".into(),
-                    version: 1,
-                    at: Timestamp(last),
-                    body: body.clone(),
-                };
+                let event = Event::new("ended", 1, Timestamp(last), body.to_string());
                 last = (bed.rt).block_on(store.append(&lease, last, vec![event], None, level))?;
             }
             Ok(())

@@ -16,8 +16,8 @@ pub(crate) async fn runs(dirs: &Dirs, out: Out, a: &RunsArgs) -> Result<u8, CliE
     let mut from = None;
     loop {
         let page = store.runs(from.clone(), 500).await?;
-        let Some((last, _)) = page.last() else { break };
-        from = Some(last.clone());
+        let Some(last) = page.last() else { break };
+        from = Some(last.id.clone());
         all.extend(page);
     }
     all.reverse();
@@ -25,7 +25,7 @@ pub(crate) async fn runs(dirs: &Dirs, out: Out, a: &RunsArgs) -> Result<u8, CliE
     if out.json {
         let rows: Vec<_> = all
             .iter()
-            .map(|(id, h)| json!({ "run": id, "head": h }))
+            .map(|r| json!({ "run": r.id, "head": r.head }))
             .collect();
         out.print(&format!("{}\n", json!({ "runs": rows })));
         return Ok(0);
@@ -33,7 +33,8 @@ pub(crate) async fn runs(dirs: &Dirs, out: Out, a: &RunsArgs) -> Result<u8, CliE
     if all.is_empty() {
         out.print("there are no runs yet; smallhands run --repo PATH --test 'pytest -q'\n");
     }
-    for (id, h) in all {
+    for r in all {
+        let (id, h) = (r.id, r.head);
         let (day, time) = date(h.created.0);
         let status = out.paint(&format!("{:<9}", h.status), colour(&h.status));
         out.print(&format!(
@@ -145,7 +146,7 @@ pub(crate) fn first_failure(state: &RunState) -> Option<Failure> {
         .in_order()
         .into_iter()
         .find_map(|(_, n)| match &n.state {
-            NodeState::Failed(f) => Some(f.clone()),
+            NodeState::Failed(f) => Some((**f).clone()),
             _ => None,
         })
 }

@@ -1,7 +1,6 @@
 //! The worker protocol, version 1: one JSON object a line, both ways, over the worker's standard
 //! input and output. Unknown fields are ignored, an unknown version is refused before any work.
 
-use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -10,6 +9,7 @@ use smallhands_core::{
     TaskEnvelope,
 };
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 /// The version that both sides must speak.
 pub(crate) const PROTOCOL: u32 = 1;

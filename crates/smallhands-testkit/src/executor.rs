@@ -90,7 +90,10 @@ impl Bed {
     }
     async fn place(&self, e: TaskEnvelope) -> Result<Arc<dyn TaskHandle>, String> {
         let host = self.host.clone();
-        self.exec.submit(e.into(), host).await.map_err(|f| f.to_string())
+        self.exec
+            .submit(e.into(), host)
+            .await
+            .map_err(|f| f.to_string())
     }
     async fn begun(&self) -> Result<(), String> {
         while self.host.begun().is_empty() {

@@ -147,7 +147,7 @@ async fn drive(mut handle: RunHandle) -> Result<RunResult> {
 
 async fn answer(engine: &Engine, run: &RunId, r: &RunResult) -> Result {
     let mut asked = false;
-    for (task, node) in &r.state.nodes {
+    for (task, node) in r.state.nodes.iter() {
         for ask in node.questions.keys() {
             asked = true;
             let done = engine

@@ -3,7 +3,7 @@
 use crate::work::{Job, Work};
 use smallhands_core::{Condition, Effect, OnFailure, Retry, TaskSpec};
 use smallhands_graph::GraphPatch;
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// SplitMix64: the same numbers everywhere, for ever.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,13 @@ impl Plan {
         let mut open = self.tasks.clone();
         let mut all = Vec::new();
         while let Some(t) = open.pop() {
-            open.extend(job(&t).grows.into_iter().flat_map(|p| p.add));
+            open.extend(
+                job(&t)
+                    .grows
+                    .into_iter()
+                    .flat_map(|p| p.add)
+                    .map(Arc::unwrap_or_clone),
+            );
             all.push(t);
         }
         all
@@ -245,7 +251,7 @@ impl Maker {
         for i in 0..self.random.range(1, 4) {
             let id = format!("{parent}+{i}");
             let t = self.task(id.clone(), generation);
-            p.add.push(self.bound(t, &above));
+            p.add.push(self.bound(t, &above).into());
             above.push(id);
         }
         p

@@ -106,7 +106,7 @@ async fn fold(dir: &Path, v: &mut Verdict) -> Result<Journal> {
             );
         }
         let at = s.record.at;
-        let event = Event::from_record(s.record)?;
+        let event = Event::from_record(&s.record)?;
         j.event(s.seq, &event, v);
         j.state.apply(s.seq, at, &event)?;
     }

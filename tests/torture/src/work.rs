@@ -112,11 +112,7 @@ impl Worker for Work {
         files.restore(saved.as_ref(), &*cx.ambient().blobs).await?;
         for i in 0..job.steps.len() {
             if job.asks && i + 1 == job.steps.len() {
-                let question = Question {
-                    text: "go on?".into(),
-                    schema: json!({"type": "string"}),
-                    default: None,
-                };
+                let question = Question::new("go on?").schema(json!({"type": "string"}));
                 let answer = cx.ask("go", question).await?;
                 if answer != answer_to(cx.key().task.as_str()) {
                     return Err(bad(&format!("it got the answer of another: {answer}")).into());

@@ -1,5 +1,4 @@
 use crate::kit::{engine, graph, memory, run, sqlite};
-use serde_json::json;
 use smallhands_core::{BlobStore, TaskContext, TaskSpec, Timestamp, worker};
 use smallhands_graph::{
     DirBlobs, Durability, Event, GraphError, NewRun, Record, ResumeFailed, RunState, StoreError,
