@@ -1,4 +1,4 @@
-use crate::bed::{RUN, Result};
+use crate::bed::Result;
 use rusqlite::{Connection, params};
 use smallhands_graph::Durability;
 use std::{
@@ -17,7 +17,7 @@ pub(crate) struct Row {
 /// What a store wrote for the run.
 pub(crate) fn rows(store: &Path) -> Result<Vec<Row>> {
     let conn = Connection::open(store.join("journal.db"))?;
-    let mut q = conn.prepare("SELECT at, kind, version, body FROM records ORDER BY seq")?;
+    let mut q = conn.prepare("SELECT at, kind, version, body FROM records ORDER BY id")?;
     let rows = q.query_map([], |r| {
         Ok(Row {
             at: r.get(0)?,
@@ -53,30 +53,29 @@ pub(crate) fn write(
     };
     conn.pragma_update(None, "synchronous", synchronous)?;
     conn.execute_batch(
-        "CREATE TABLE runs(run TEXT PRIMARY KEY, last INTEGER NOT NULL, head TEXT) WITHOUT ROWID;
+        "CREATE TABLE runs(n INTEGER PRIMARY KEY, run TEXT UNIQUE, last INTEGER NOT NULL, head TEXT);
          CREATE TABLE records(
-           run TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
-           kind TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL,
-           PRIMARY KEY(run, seq)
-         ) WITHOUT ROWID;
-         INSERT INTO runs VALUES('run', 0, NULL)",
+           id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL,
+           version INTEGER NOT NULL, body TEXT NOT NULL
+         );
+         INSERT INTO runs VALUES(1, 'run', 0, NULL)",
     )?;
     let head = "x".repeat(200);
     let begin = Instant::now();
-    let (mut rest, mut seq) = (rows, 0_i64);
+    let (mut rest, mut id) = (rows, 1_i64 << 40);
     for n in batches {
         let (batch, later) = rest.split_at((*n).min(rest.len()));
         rest = later;
         let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
             let mut insert =
-                tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?;
+                tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
             for r in batch {
-                seq += 1;
-                insert.execute(params![RUN, seq, r.at, r.kind, r.version, r.body])?;
+                id += 1;
+                insert.execute(params![id, r.at, r.kind, r.version, r.body])?;
             }
-            tx.prepare_cached("UPDATE runs SET last = ?2, head = ?3 WHERE run = ?1")?
-                .execute(params![RUN, seq, head])?;
+            tx.prepare_cached("UPDATE runs SET last = ?2, head = ?3 WHERE n = ?1")?
+                .execute(params![1, id & ((1 << 40) - 1), head])?;
         }
         tx.commit()?;
     }

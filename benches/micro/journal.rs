@@ -13,7 +13,7 @@ const APPENDS: u64 = 100;
 
 /// An append beside an insert of the same bytes that is committed with the same `synchronous`.
 pub(crate) fn bench(bed: &Bed) -> Result<Vec<Record>> {
-    let body = serde_json::json!({ "task": "propose/1", "output": "x".repeat(400) });
+    let body = serde_json::json!({ "task": "propose/1", "output": "x".repeat(400) }).to_string();
     let mut records = Vec::new();
     for (name, level, synchronous) in [
         ("process_crash", Durability::ProcessCrash, "NORMAL"),
@@ -25,7 +25,7 @@ pub(crate) fn bench(bed: &Bed) -> Result<Vec<Record>> {
         let mut last = 0;
         let ours = || -> Result {
             for _ in 0..APPENDS {
-                let event = Event::new("ended", 1, Timestamp(last), body.to_string());
+                let event = Event::new("ended", 1, Timestamp(last), body.clone());
                 last = (bed.rt).block_on(store.append(&lease, last, vec![event], None, level))?;
             }
             Ok(())
@@ -33,16 +33,13 @@ pub(crate) fn bench(bed: &Bed) -> Result<Vec<Record>> {
         let raw = Connection::open(bed.dir.join(format!("{name}.db")))?;
         raw.pragma_update(None, "journal_mode", "WAL")?;
         raw.pragma_update(None, "synchronous", synchronous)?;
-        raw.execute_batch("CREATE TABLE records(run TEXT, seq INTEGER, at INTEGER, kind TEXT, version INTEGER, body TEXT, PRIMARY KEY(run, seq)) WITHOUT ROWID")?;
-        let (mut insert, text) = (
-            raw.prepare("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?,
-            body.to_string(),
-        );
+        raw.execute_batch("CREATE TABLE records(id INTEGER PRIMARY KEY, at INTEGER, kind TEXT, version INTEGER, body TEXT)")?;
+        let mut insert = raw.prepare("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
         let mut seq = 0;
         let anchor = || -> Result {
             for _ in 0..APPENDS {
                 seq += 1;
-                insert.execute(params!["run", seq, seq, "ended", 1, text])?;
+                insert.execute(params![(1_i64 << 40) + seq, seq, "ended", 1, body])?;
             }
             Ok(())
         };

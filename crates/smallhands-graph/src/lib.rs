@@ -34,6 +34,8 @@ mod error;
 mod event;
 mod expand;
 mod graph;
+#[cfg(any(feature = "sqlite", test))]
+mod group;
 mod host;
 mod memory;
 mod placement;
@@ -41,6 +43,7 @@ mod record;
 mod state;
 mod store;
 mod time;
+mod waiting;
 
 #[cfg(feature = "blobs")]
 mod blobs;

@@ -1,6 +1,6 @@
 use crate::Record;
 use serde::{Deserialize, Serialize};
-use smallhands_core::{BlobStore, RunId, Timestamp, Usage, async_trait};
+use smallhands_core::{BlobStore, Digest, RunId, Timestamp, Usage, async_trait};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 /// A record with its place in the run.
@@ -108,6 +108,25 @@ pub enum StoreError {
     /// No space left.
     #[error("no space left on the disk of the journal ({0}); free some and resume the run")]
     DiskFull(String),
+    /// The place of the journal cannot be written.
+    #[error(
+        "the journal cannot be written ({0}); make its directory writable for this user, or name another one"
+    )]
+    ReadOnly(String),
+    /// The body of a record lies in a blob that cannot be read.
+    #[error(
+        "record {seq} of run `{run}` needs blob {blob}, which cannot be read: {why}; put the blob back from a copy"
+    )]
+    Blob {
+        /// The run that has the record; for a fork, the fork.
+        run: RunId,
+        /// Which record.
+        seq: u64,
+        /// The blob.
+        blob: Digest,
+        /// Why.
+        why: String,
+    },
     /// The store's own data cannot be read.
     #[error("the journal is damaged or of another version: {0}")]
     Damaged(String),
@@ -124,6 +143,8 @@ impl StoreError {
             Self::LeaseLost { .. } => "store.lease_lost",
             Self::Conflict { .. } => "store.conflict",
             Self::DiskFull(_) => "store.disk_full",
+            Self::ReadOnly(_) => "store.read_only",
+            Self::Blob { .. } => "store.blob",
             Self::Damaged(_) => "store.damaged",
             Self::Io(_) => "store.io",
         }

@@ -13,7 +13,7 @@ mod workers;
 
 pub use executor::executor;
 pub use host::RecordingHost;
-pub use journal::journal;
+pub use journal::{journal, journal_expiry};
 pub use sandbox::{SandboxBed, sandbox, sandbox_files};
 pub use workers::{KitSource, kit_workers};
 

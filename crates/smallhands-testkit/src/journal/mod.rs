@@ -1,7 +1,14 @@
+mod big;
+mod forks;
+mod leases;
+mod listing;
+
+pub use leases::journal_expiry;
+
 use crate::{Check, expect};
 use serde_json::json;
-use smallhands_core::{RunId, Timestamp};
-use smallhands_graph::{Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError};
+use smallhands_core::Timestamp;
+use smallhands_graph::{Durability, Lease, Record, RunHead, StateStore, StoreError};
 use std::{sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(30);
@@ -17,11 +24,54 @@ pub fn journal(make: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static) -
             checks.push(Check::new($name, move || $f(make())));
         }};
     }
-    check!("one lease at a time, and the second is told who", leases);
+    check!(
+        "one lease at a time, and the second is told who",
+        leases::one
+    );
+    check!(
+        "an old lease can neither renew, release nor delete",
+        leases::old
+    );
     check!("records come back in order and without a gap", order);
     check!("a wrong place changes nothing", conflict);
     check!("an old lease changes nothing", fencing);
-    check!("heads are listed in order of id, in pages", heads);
+    check!("heads are listed in order of id, in pages", listing::heads);
+    check!(
+        "a listed run has its last record and its bytes",
+        listing::facts
+    );
+    check!("a run without a record is not listed", listing::unlisted);
+    check!("a waiter is told of an append", listing::told);
+    check!(
+        "a waiter is told at once of what is there",
+        listing::told_at_once
+    );
+    check!("a waiter's patience ends", listing::patience);
+    check!(
+        "a fork shares what came before, and nothing after",
+        forks::shares
+    );
+    check!("a fork of a fork reads through both", forks::of_forks);
+    check!(
+        "a fork at what is not there changes nothing",
+        forks::refused
+    );
+    check!(
+        "a fork needs no lease of its origin, and is driven by its own",
+        forks::driven
+    );
+    check!(
+        "a deleted run is gone, and its lease given back",
+        forks::deleted
+    );
+    check!("forks outlive what they were forked from", forks::outlive);
+    check!("an id can be used again after deletion", forks::again);
+    check!("a large record comes back whole", big::record);
+    check!(
+        "a large record is one of a batch, and can be forked",
+        big::among_small
+    );
+    check!("a large blob comes back whole", big::blob);
     check!("a run that does not exist is empty", empty);
     check!("blobs come back whole, and an unknown one is named", blobs);
     checks
@@ -30,6 +80,17 @@ pub fn journal(make: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static) -
 fn rec(n: u64) -> Record {
     let body = json!({ "n": n, "text": "ü\n\"" });
     Record::new("kit", 1, Timestamp(n), body.to_string())
+}
+
+fn text(e: StoreError) -> String {
+    e.to_string()
+}
+
+fn head(goal: &str) -> RunHead {
+    RunHead {
+        goal: goal.into(),
+        ..RunHead::default()
+    }
 }
 
 async fn lease(s: &dyn StateStore, run: &str, who: &str) -> Result<Lease, String> {
@@ -41,6 +102,20 @@ async fn lease(s: &dyn StateStore, run: &str, who: &str) -> Result<Lease, String
 async fn append(s: &dyn StateStore, l: &Lease, after: u64, n: u64) -> Result<u64, StoreError> {
     let records = (after + 1..=after + n).map(rec).collect();
     s.append(l, after, records, None, LEVEL).await
+}
+
+fn lost<T: std::fmt::Debug>(what: &str, r: Result<T, StoreError>) -> Result<(), String> {
+    match r {
+        Err(StoreError::LeaseLost { .. }) => Ok(()),
+        other => Err(format!("{what}: promised LeaseLost, seen {other:?}")),
+    }
+}
+
+fn conflicts<T: std::fmt::Debug>(at: u64, r: Result<T, StoreError>) -> Result<(), String> {
+    match r {
+        Err(StoreError::Conflict { is, .. }) if is == at => Ok(()),
+        other => Err(format!("promised Conflict at {at}, seen {other:?}")),
+    }
 }
 
 async fn numbers(
@@ -57,19 +132,6 @@ async fn numbers(
         expect("the record of a number", &r.record, &rec(r.seq))?;
     }
     Ok(all.into_iter().map(|r| r.seq).collect())
-}
-
-async fn leases(s: Arc<dyn StateStore>) -> Result<(), String> {
-    let first = lease(&*s, "r", "ann").await?;
-    match s.lease(&"r".into(), "bob", TTL).await {
-        Err(StoreError::Held { owner, .. }) => expect("owner", &owner, &"ann".to_owned())?,
-        other => return Err(format!("promised Held, seen {other:?}")),
-    }
-    lease(&*s, "another", "bob").await?;
-    s.renew(&first, TTL).await.map_err(|e| e.to_string())?;
-    s.release(&first).await.map_err(|e| e.to_string())?;
-    let second = lease(&*s, "r", "bob").await?;
-    expect("a higher epoch", &(second.epoch > first.epoch), &true)
 }
 
 async fn order(s: Arc<dyn StateStore>) -> Result<(), String> {
@@ -89,11 +151,12 @@ async fn conflict(s: Arc<dyn StateStore>) -> Result<(), String> {
     let l = lease(&*s, "r", "ann").await?;
     append(&*s, &l, 0, 2).await.map_err(|e| e.to_string())?;
     for wrong in [1, 3] {
-        match append(&*s, &l, wrong, 1).await {
-            Err(StoreError::Conflict { is: 2, .. }) => {}
-            other => return Err(format!("promised Conflict, seen {other:?}")),
-        }
+        let at_wrong = s.append(&l, wrong, vec![rec(9)], Some(head("wrong")), LEVEL);
+        conflicts(2, at_wrong.await)?;
     }
+    let listed = s.runs(None, 9).await.map_err(text)?;
+    let wrong = listed.iter().any(|r| r.head.goal == "wrong");
+    expect("the head of a refused append is kept", &wrong, &false)?;
     expect("records", &numbers(&*s, "r", 0, 99).await?, &vec![1, 2])
 }
 
@@ -102,38 +165,9 @@ async fn fencing(s: Arc<dyn StateStore>) -> Result<(), String> {
     append(&*s, &old, 0, 1).await.map_err(|e| e.to_string())?;
     s.release(&old).await.map_err(|e| e.to_string())?;
     let new = lease(&*s, "r", "bob").await?;
-    match append(&*s, &old, 1, 1).await {
-        Err(StoreError::LeaseLost { .. }) => {}
-        other => return Err(format!("promised LeaseLost, seen {other:?}")),
-    }
+    lost("append", append(&*s, &old, 1, 1).await)?;
     append(&*s, &new, 1, 1).await.map_err(|e| e.to_string())?;
     expect("records", &numbers(&*s, "r", 0, 99).await?, &vec![1, 2])
-}
-
-async fn heads(s: Arc<dyn StateStore>) -> Result<(), String> {
-    for (run, goal) in [("b", "two"), ("a", "one"), ("c", "three")] {
-        let l = lease(&*s, run, "ann").await?;
-        let head = RunHead {
-            goal: goal.into(),
-            ..RunHead::default()
-        };
-        let appended = s.append(&l, 0, vec![rec(1)], Some(head), LEVEL).await;
-        appended.map_err(|e| e.to_string())?;
-    }
-    let page = |from: Option<&str>| s.runs(from.map(RunId::from), 2);
-    let names = |page: Vec<RunInfo>| -> Vec<String> {
-        page.into_iter()
-            .map(|r| format!("{} {}", r.id, r.head.goal))
-            .collect()
-    };
-    let first = page(None).await.map_err(|e| e.to_string())?;
-    expect(
-        "first page",
-        &names(first),
-        &vec!["a one".into(), "b two".into()],
-    )?;
-    let second = page(Some("b")).await.map_err(|e| e.to_string())?;
-    expect("second page", &names(second), &vec!["c three".into()])
 }
 
 async fn empty(s: Arc<dyn StateStore>) -> Result<(), String> {

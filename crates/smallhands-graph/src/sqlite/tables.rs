@@ -1,0 +1,100 @@
+use crate::StoreError;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use smallhands_core::Timestamp;
+use std::{io, path::Path, time::Duration};
+
+/// The file in the directory of a store.
+pub(super) const FILE: &str = "journal.db";
+/// The layout of the tables, in `PRAGMA user_version`.
+pub(super) const LAYOUT: i64 = 1;
+
+/// `records.id` is the number of the run and the number in the run in one integer: such a table is
+/// appended to at its end, which fills its pages, and repeats no id of a run. A body that lies in
+/// the blob store is a reference of type BLOB; any other is TEXT.
+///
+/// A run without a name was deleted; forks of it need some of its records still.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS runs(
+  n INTEGER PRIMARY KEY, run TEXT UNIQUE, epoch INTEGER NOT NULL, owner TEXT NOT NULL,
+  last INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, head TEXT,
+  parent INTEGER, parent_seq INTEGER NOT NULL DEFAULT 0, forked TEXT
+);
+CREATE INDEX IF NOT EXISTS children ON runs(parent) WHERE parent IS NOT NULL;
+CREATE TABLE IF NOT EXISTS records(
+  id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS deleted(one INTEGER PRIMARY KEY CHECK(one = 1), epoch INTEGER NOT NULL);";
+
+const SEQ_BITS: u32 = 40;
+
+/// The key of a record.
+pub(super) fn id(n: i64, seq: u64) -> i64 {
+    (n << SEQ_BITS) | sql(seq).min((1 << SEQ_BITS) - 1)
+}
+/// The run's number and the record's, from a key.
+pub(super) fn parts(id: i64) -> (i64, u64) {
+    (id >> SEQ_BITS, (id & ((1 << SEQ_BITS) - 1)).unsigned_abs())
+}
+
+pub(super) fn sql(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+pub(super) fn time(ms: i64) -> Timestamp {
+    Timestamp(ms.unsigned_abs())
+}
+
+/// Opens the file, creating it and its tables.
+pub(super) fn create(path: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(path)?;
+    refuse_newer(&conn, path)?;
+    conn.execute_batch(TABLES)?;
+    conn.pragma_update(None, "user_version", LAYOUT)?;
+    Ok(conn)
+}
+
+pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    match found > LAYOUT {
+        true => Err(StoreError::Damaged(format!(
+            "{} has layout {found}, this program knows {LAYOUT}; use a newer program",
+            path.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(Duration::from_secs(10))?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(conn)
+}
+
+pub(super) fn io_error(e: &io::Error) -> StoreError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match e.kind() {
+        StorageFull | QuotaExceeded => StoreError::DiskFull(e.to_string()),
+        PermissionDenied | ReadOnlyFilesystem => StoreError::ReadOnly(e.to_string()),
+        _ => StoreError::Io(e.to_string()),
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        let text = e.to_string();
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull(text),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::ReadOnly(text)
+            }
+            _ => Self::Io(text),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The stores under what can go wrong with a disk.
