@@ -51,7 +51,7 @@ mod blobs;
 mod sqlite;
 
 #[cfg(feature = "blobs")]
-pub use blobs::DirBlobs;
+pub use blobs::{DirBlobs, Swept};
 pub use condition::Conditions;
 pub use control::{Events, Prune};
 pub use draw::{Picture, Style, dot, mermaid, terminal};
@@ -62,7 +62,7 @@ pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};
 pub use record::Record;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{CheckReport, Finding, FindingKind, SalvageReport, Salvaged, SqliteStore};
 pub use state::{Node, NodeState, Nodes, RunState, RunStatus};
 pub use store::{Durability, Lease, RunHead, RunInfo, StateStore, StoreError, Stored};
 pub use time::SystemClock;

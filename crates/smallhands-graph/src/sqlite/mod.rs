@@ -1,8 +1,13 @@
 mod big;
+mod check;
 mod fork;
 mod read;
+mod salvage;
 mod tables;
 mod write;
+
+pub use check::{CheckReport, Finding, FindingKind};
+pub use salvage::{SalvageReport, Salvaged};
 
 use crate::{
     Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError, Stored, SystemClock,

@@ -46,20 +46,22 @@ pub(super) fn time(ms: i64) -> Timestamp {
 /// Opens the file, creating it and its tables.
 pub(super) fn create(path: &Path) -> Result<Connection, StoreError> {
     let conn = connect(path)?;
-    refuse_newer(&conn, path)?;
-    conn.execute_batch(TABLES)?;
-    conn.pragma_update(None, "user_version", LAYOUT)?;
+    if refuse_newer(&conn, path)? < LAYOUT {
+        conn.execute_batch(TABLES)?;
+        conn.pragma_update(None, "user_version", LAYOUT)?;
+    }
     Ok(conn)
 }
 
-pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+/// The layout that the file has, if this program knows it.
+pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
     match found > LAYOUT {
         true => Err(StoreError::Damaged(format!(
             "{} has layout {found}, this program knows {LAYOUT}; use a newer program",
             path.display()
         ))),
-        false => Ok(()),
+        false => Ok(found),
     }
 }
 

@@ -1,1 +1,6 @@
-//! The stores under what can go wrong with a disk.
+//! The stores, and what can go wrong with a disk under them.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod blobs;
+mod measure;
+mod power;

@@ -1,0 +1,54 @@
+//! Where a body should lie: `cargo test --release .. --test store -- --ignored --nocapture inline`.
+use smallhands_core::Timestamp;
+use smallhands_graph::{DirBlobs, Durability, Record, SqliteStore, StateStore};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn inline_or_apart() {
+    let root = std::env::temp_dir();
+    for level in [Durability::ProcessCrash, Durability::PowerLoss] {
+        for kib in [16, 64, 256, 1024, 4096] {
+            let mut row = format!("{level:?} {kib:>5} KiB:");
+            // In turn, so that a busy machine treats both alike.
+            let mut stores = Vec::new();
+            for inline in [usize::MAX, 0] {
+                let dir = tempfile::tempdir_in(&root).unwrap();
+                let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
+                let store = SqliteStore::open(dir.path(), blobs).unwrap();
+                let store = store.inline_up_to(inline);
+                let lease = store.lease(&"r".into(), "me", Duration::MAX).await.unwrap();
+                stores.push((dir, store, lease, Vec::new(), Vec::new()));
+            }
+            let n = (32 * 1024 / kib).clamp(12, 200);
+            for i in 0..n {
+                for (_, store, lease, times, _) in &mut stores {
+                    let body = format!("\"{i:08}{}\"", "x".repeat(kib as usize * 1024));
+                    let record = vec![Record::new("k", 1, Timestamp(1), body)];
+                    let begin = Instant::now();
+                    store.append(lease, i, record, None, level).await.unwrap();
+                    times.push(begin.elapsed());
+                }
+            }
+            for i in 0..n {
+                for (_, store, _, _, times) in &mut stores {
+                    let begin = Instant::now();
+                    store.read(&"r".into(), i, 1).await.unwrap();
+                    times.push(begin.elapsed());
+                }
+            }
+            for (name, (.., append, read)) in ["inline", "apart"].iter().zip(&mut stores) {
+                append.sort();
+                read.sort();
+                let mean = append.iter().sum::<Duration>() / n as u32;
+                let (a, r) = (append[append.len() / 2], read[read.len() / 2]);
+                row +=
+                    &format!("  {name} append p50 {a:>9.2?} mean {mean:>9.2?} read p50 {r:>9.2?}");
+            }
+            println!("{row}");
+        }
+    }
+}
