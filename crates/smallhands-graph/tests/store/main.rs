@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod blobs;
+mod child;
+mod contend;
+mod fsck;
 mod measure;
 mod power;
+mod trouble;

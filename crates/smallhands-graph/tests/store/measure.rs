@@ -52,3 +52,52 @@ async fn inline_or_apart() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn small_appends() {
+    let body = format!("{{\"task\":\"a/1\",\"x\":\"{}\"}}", "x".repeat(120));
+    let root = std::env::temp_dir();
+    for (tasks, n, batch) in [(1, 5_000, 1), (64, 500, 1), (1, 1_000, 50), (16, 100, 50)] {
+        let dir = tempfile::tempdir_in(&root).unwrap();
+        let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
+        let store = Arc::new(SqliteStore::open(dir.path(), blobs).unwrap());
+        let begin = Instant::now();
+        let all = (0..tasks).map(|t| {
+            let (store, body) = (store.clone(), body.clone());
+            tokio::spawn(async move {
+                let run = format!("run-2026-11-23-{t:03}").into();
+                let l = store.lease(&run, "me", Duration::MAX).await.unwrap();
+                for i in 0..n {
+                    let r = (0..batch).map(|_| {
+                        Record::new("step_ended", 1, Timestamp(1_732_333_333_333), body.as_str())
+                    });
+                    let (r, level) = (r.collect(), Durability::ProcessCrash);
+                    let head = smallhands_graph::RunHead::default();
+                    store
+                        .append(&l, i * batch, r, Some(head), level)
+                        .await
+                        .unwrap();
+                }
+            })
+        });
+        for t in all.collect::<Vec<_>>() {
+            t.await.unwrap();
+        }
+        let records = (tasks * n * batch) as f64;
+        let rate = records / begin.elapsed().as_secs_f64();
+        let size: u64 = ["journal.db", "journal.db-wal"]
+            .iter()
+            .map(|f| std::fs::metadata(dir.path().join(f)).map_or(0, |m| m.len()))
+            .sum();
+        let begin = Instant::now();
+        let last = (n * batch) as usize;
+        let run = "run-2026-11-23-000".into();
+        assert_eq!(store.read(&run, 0, last).await.unwrap().len(), last);
+        let read = begin.elapsed().as_secs_f64() * 1e6 / last as f64;
+        println!(
+            "{tasks:>3} tasks x {n} appends x {batch}: {rate:>8.0} records/s, {:.0} B/record with wal, read {read:.2} us/record",
+            size as f64 / records
+        );
+    }
+}
