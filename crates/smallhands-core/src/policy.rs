@@ -111,7 +111,7 @@ pub struct MapOver {
     /// An RFC 6901 JSON pointer to the list in its value; empty is the whole value.
     #[serde(default)]
     pub pointer: String,
-    /// The field of the input that is the element.
+    /// The field of the input that is the element; empty: the element is the whole input.
     pub field: String,
     /// An RFC 6901 JSON pointer to a text or number in each element that names its instance. By
     /// default the element itself, or a hash of it: never its place in the list.
@@ -203,12 +203,14 @@ pub enum Condition {
     Named(String),
 }
 
-/// One top-level field of a task's input, taken from a predecessor's output.
+/// One top-level field of a task's input, or all of it, taken from a predecessor's output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// The field of the input object that is set.
+    /// The field of the input object that is set. Empty: the whole input, in place of the constant
+    /// one; the other bindings are laid over it. At most one binding of a task is such.
     pub field: String,
-    /// The predecessor; must be among the task's needs.
+    /// The predecessor; must be among the task's needs. Empty, in a sub-graph only: the input of the
+    /// task that holds it.
     pub from: TaskId,
     /// An RFC 6901 JSON pointer into the predecessor's value; empty is the whole value.
     #[serde(default)]

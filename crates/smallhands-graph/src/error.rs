@@ -28,12 +28,52 @@ pub enum GraphError {
         path: Vec<TaskId>,
     },
     /// A task that cannot be accepted for another reason.
-    #[error("task `{task}`: {reason}")]
+    #[error("task `{task}`: {fault}")]
     Invalid {
-        /// The task.
+        /// The task; `holder/task` in a sub-graph.
         task: TaskId,
         /// Why.
-        reason: String,
+        fault: TaskFault,
+    },
+    /// What a task takes from another does not fit its declared input.
+    #[error(
+        "task `{task}`: {} takes {} of `{from}`: expected {expected}, found {found}",
+        field_name(field),
+        pointer_name(pointer)
+    )]
+    EdgeType {
+        /// The task that takes.
+        task: TaskId,
+        /// The field of its input; empty for the whole input.
+        field: String,
+        /// The task that gives.
+        from: TaskId,
+        /// Where in its output; empty for the whole output.
+        pointer: String,
+        /// What the input's schema allows.
+        expected: String,
+        /// What the output's schema promises.
+        found: String,
+    },
+    /// A field that the format does not have.
+    #[error("{of} has no field `{field}`{}", similar.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownField {
+        /// What it is a field of, in words.
+        of: &'static str,
+        /// The field.
+        field: String,
+        /// The nearest field that exists.
+        similar: Option<String>,
+    },
+    /// What is wrong with a graph that was read from text, and where.
+    #[error("line {line}, {path}: {error}")]
+    At {
+        /// The line, from 1.
+        line: usize,
+        /// The place, as `tasks[3].needs[1]`.
+        path: String,
+        /// What is wrong.
+        error: Box<GraphError>,
     },
     /// A patch that does not fit the graph as it is.
     #[error("the patch was rejected: {0}")]
@@ -124,6 +164,9 @@ impl GraphError {
             Self::UnknownNeed { .. } => "graph.unknown_need",
             Self::Cycle { .. } => "graph.cycle",
             Self::Invalid { .. } => "graph.invalid",
+            Self::EdgeType { .. } => "graph.edge_type",
+            Self::UnknownField { .. } => "graph.unknown_field",
+            Self::At { error, .. } => error.code(),
             Self::Patch(_) => "patch.rejected",
             Self::Parse(_) => "graph.parse",
             Self::UnknownRun(_) => "run.unknown",
@@ -160,4 +203,125 @@ impl From<GraphError> for Failure {
         };
         Self::new(e.code(), class, e.to_string())
     }
+}
+
+fn field_name(field: &str) -> String {
+    match field {
+        "" => "its input".into(),
+        f => format!("its field `{f}`"),
+    }
+}
+
+fn pointer_name(pointer: &str) -> String {
+    match pointer {
+        "" => "the output".into(),
+        p => format!("`{p}`"),
+    }
+}
+
+/// Why a task cannot be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskFault {
+    /// The id is empty.
+    #[error("its id is empty")]
+    EmptyId,
+    /// The id holds a character that names derived tasks.
+    #[error("its id contains `{0}`, which is kept for the names of instances and undo tasks")]
+    IdCharacter(char),
+    /// No worker and no graph.
+    #[error("it names no worker; only a task with a `graph` has none")]
+    NoWorker,
+    /// A worker and a graph.
+    #[error("it has a `graph` and names a worker too; the graph stands in its place")]
+    WorkerAndGraph,
+    /// A binding from a task that is not needed.
+    #[error("it binds `{field}` from `{from}`, which is not among its needs")]
+    BindNotNeeded {
+        /// The field.
+        field: String,
+        /// The task.
+        from: TaskId,
+    },
+    /// A binding from the holder of a sub-graph, where there is none.
+    #[error("it binds `{0}` from ``, the input of its holder; only a task of a sub-graph has one")]
+    NoHolder(String),
+    /// Two bindings of the whole input.
+    #[error("two of its bindings set the whole input")]
+    TwoWholeInputs,
+    /// Text that is not an RFC 6901 JSON pointer.
+    #[error("`{0}` is not a JSON pointer; it begins with `/`, and `~` is written `~0`")]
+    Pointer(String),
+    /// It joins any of no needs.
+    #[error("it waits for any of its needs and has none")]
+    JoinNothing,
+    /// It joins more than it needs, or none of it.
+    #[error("it waits for {asked} of its {needs} needs")]
+    JoinCount {
+        /// How many it waits for.
+        asked: u32,
+        /// How many there are.
+        needs: usize,
+    },
+    /// A map over the output of a task that is not needed.
+    #[error("it maps over the output of `{0}`, which is not among its needs")]
+    MapNotNeeded(TaskId),
+    /// A map that no instance may run of.
+    #[error("`max_parallel` of its map is 0")]
+    MapParallel,
+    /// A map with a graph.
+    #[error("it has both `map` and `graph`; put the map on a task of the graph")]
+    MapAndGraph,
+    /// A loop without iterations.
+    #[error("`max` of its loop is 0")]
+    RepeatMax,
+    /// A loop with something else that cannot be repeated.
+    #[error("it has both `repeat` and `{0}`; a loop repeats a worker")]
+    RepeatWith(&'static str),
+    /// A condition that cannot be read.
+    #[error("{0}")]
+    Condition(String),
+    /// A group without a name.
+    #[error("the name of its group is empty")]
+    EmptyGroup,
+    /// Compensation by nobody.
+    #[error("it is compensated by a worker without a name")]
+    NoCompensator,
+    /// No attempt at all.
+    #[error("max_attempts is at least 1")]
+    NoAttempts,
+    /// A number of the retry policy that is none.
+    #[error("`{0}` of its retry policy is not a finite number")]
+    NotFinite(&'static str),
+    /// A schema that cannot be used.
+    #[error("{which} is not a JSON schema: {why}")]
+    Schema {
+        /// `input_schema` or `output_schema`.
+        which: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// A schema that this build cannot honour.
+    #[error("{0} needs the feature `schema` of smallhands-graph")]
+    SchemaFeature(&'static str),
+    /// A sub-graph without tasks.
+    #[error("its graph has no tasks")]
+    EmptyGraph,
+    /// The output of a sub-graph is that of no task.
+    #[error("the output of its graph is that of `{output}`, which does not exist{}", similar.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownOutput {
+        /// The task that does not exist.
+        output: TaskId,
+        /// The nearest one that does.
+        similar: Option<TaskId>,
+    },
+    /// The input does not fit the task's own schema, and nothing is bound that could mend it.
+    #[error("its input does not fit its input_schema: {0}")]
+    Input(String),
+    /// The schema of the input requires a field that nothing sets.
+    #[error("its input_schema requires `{0}`, which neither its input nor a binding sets")]
+    InputMissing(String),
+    /// A typed edge into a task of another graph.
+    #[error("it is not a task of this graph")]
+    Stranger,
 }

@@ -25,10 +25,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod check;
 mod condition;
 mod control;
 mod draw;
 mod driver;
+mod edges;
 mod engine;
 mod error;
 mod event;
@@ -37,12 +39,18 @@ mod graph;
 #[cfg(any(feature = "sqlite", test))]
 mod group;
 mod host;
+mod load;
 mod memory;
 mod placement;
 mod record;
+mod schema;
+#[cfg(feature = "schema")]
+mod shape;
 mod state;
 mod store;
 mod time;
+#[cfg(feature = "schema")]
+mod typed;
 mod waiting;
 
 #[cfg(feature = "blobs")]
@@ -56,7 +64,7 @@ pub use condition::Conditions;
 pub use control::{Events, Prune};
 pub use draw::{Picture, Style, dot, mermaid, terminal};
 pub use engine::{Engine, NewRun, ResumeFailed, RunHandle, RunResult, Update, Updates};
-pub use error::GraphError;
+pub use error::{GraphError, TaskFault};
 pub use event::Event;
 pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};
@@ -66,3 +74,5 @@ pub use sqlite::{CheckReport, Finding, FindingKind, SalvageReport, Salvaged, Sql
 pub use state::{Node, NodeState, Nodes, RunState, RunStatus};
 pub use store::{Durability, Lease, RunHead, RunInfo, StateStore, StoreError, Stored};
 pub use time::SystemClock;
+#[cfg(feature = "schema")]
+pub use typed::{TypedGraph, TypedNode};

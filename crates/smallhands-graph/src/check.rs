@@ -1,0 +1,390 @@
+//! Whether tasks make a graph: what can be told before anything runs.
+
+use crate::{Conditions, GraphError, TaskFault, edges, schema};
+use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
+use smallhands_core::{Condition, Join, OnFailure, TaskId, TaskSpec};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+/// One part of the path to a place in a list of tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seg {
+    Key(String),
+    Index(usize),
+}
+
+/// A path, shown as `tasks[3].needs[1]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Path(pub(crate) Vec<Seg>);
+
+impl Path {
+    pub(crate) fn key(mut self, k: &str) -> Self {
+        self.0.push(Seg::Key(k.into()));
+        self
+    }
+    pub(crate) fn index(mut self, i: usize) -> Self {
+        self.0.push(Seg::Index(i));
+        self
+    }
+    /// The path `inner` seen from here.
+    pub(crate) fn join(mut self, inner: Self) -> Self {
+        self.0.extend(inner.0);
+        self
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, s) in self.0.iter().enumerate() {
+            match s {
+                Seg::Index(i) => write!(f, "[{i}]")?,
+                Seg::Key(k) if n == 0 => write!(f, "{k}")?,
+                Seg::Key(k) => write!(f, ".{k}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn key(k: &str) -> Path {
+    Path::default().key(k)
+}
+pub(crate) fn index(i: usize) -> Path {
+    Path::default().index(i)
+}
+
+/// What is wrong, and where in the list of tasks.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) at: Path,
+    pub(crate) error: GraphError,
+}
+
+impl Located {
+    pub(crate) fn new(at: Path, error: GraphError) -> Box<Self> {
+        Box::new(Self { at, error })
+    }
+    pub(crate) fn under(mut self: Box<Self>, outer: Path) -> Box<Self> {
+        self.at = outer.join(std::mem::take(&mut self.at));
+        self
+    }
+}
+
+/// Checks new tasks against each other and the ids that exist already.
+pub(crate) fn check(new: &[Arc<TaskSpec>], existing: &BTreeSet<&TaskId>) -> Result<(), GraphError> {
+    check_at(new, existing).map_err(|l| l.error)
+}
+
+/// As [`check`], with the place of the error.
+pub(crate) fn check_at(
+    new: &[Arc<TaskSpec>],
+    existing: &BTreeSet<&TaskId>,
+) -> Result<(), Box<Located>> {
+    check_list(new, existing, None)?;
+    check_expanded(new, existing)?;
+    edges::among(new)
+}
+
+/// The id that a task of a sub-graph has in the run.
+pub(crate) fn full_id(holder: Option<&TaskId>, id: &TaskId) -> TaskId {
+    match holder {
+        None => id.clone(),
+        Some(h) => TaskId::from(format!("{h}/{id}")),
+    }
+}
+
+fn check_list(
+    tasks: &[Arc<TaskSpec>],
+    existing: &BTreeSet<&TaskId>,
+    holder: Option<&TaskId>,
+) -> Result<(), Box<Located>> {
+    let mut ids = existing.clone();
+    for (i, t) in tasks.iter().enumerate() {
+        if !ids.insert(&t.id) {
+            let e = GraphError::Duplicate(full_id(holder, &t.id));
+            return Err(Located::new(index(i).key("id"), e));
+        }
+    }
+    for (i, t) in tasks.iter().enumerate() {
+        if let Some(n) = t.needs.iter().position(|n| !ids.contains(n)) {
+            let e = GraphError::UnknownNeed {
+                task: full_id(holder, &t.id),
+                needs: t.needs[n].clone(),
+                similar: nearest(&t.needs[n], &ids),
+            };
+            return Err(Located::new(index(i).key("needs").index(n), e));
+        }
+        check_task(t, holder.is_some()).map_err(|(at, fault)| {
+            let task = full_id(holder, &t.id);
+            Located::new(index(i).join(at), GraphError::Invalid { task, fault })
+        })?;
+        if let Some(g) = &t.graph {
+            check_list(&g.tasks, &BTreeSet::new(), Some(&full_id(holder, &t.id)))
+                .map_err(|e| e.under(index(i).key("graph").key("tasks")))?;
+        }
+    }
+    let Some(ring) = cycle(tasks) else {
+        return Ok(());
+    };
+    let at = place_of_ring(tasks, &ring);
+    let path = ring.iter().map(|id| full_id(holder, id)).collect();
+    Err(Located::new(at, GraphError::Cycle { path }))
+}
+
+/// Tasks of sub-graphs become tasks of the run, so `a/b` may be taken.
+fn check_expanded(
+    tasks: &[Arc<TaskSpec>],
+    existing: &BTreeSet<&TaskId>,
+) -> Result<(), Box<Located>> {
+    if tasks.iter().all(|t| t.graph.is_none()) {
+        return Ok(());
+    }
+    let mut taken: BTreeSet<TaskId> = existing.iter().map(|id| (*id).clone()).collect();
+    taken.extend(tasks.iter().map(|t| t.id.clone()));
+    expand_ids(tasks, None, &mut taken)
+}
+
+fn expand_ids(
+    tasks: &[Arc<TaskSpec>],
+    holder: Option<&TaskId>,
+    taken: &mut BTreeSet<TaskId>,
+) -> Result<(), Box<Located>> {
+    for (i, t) in tasks.iter().enumerate() {
+        let id = full_id(holder, &t.id);
+        if holder.is_some() && !taken.insert(id.clone()) {
+            let e = GraphError::Duplicate(id);
+            return Err(Located::new(index(i).key("id"), e));
+        }
+        if let Some(g) = &t.graph {
+            expand_ids(&g.tasks, Some(&id), taken)
+                .map_err(|e| e.under(index(i).key("graph").key("tasks")))?;
+        }
+    }
+    Ok(())
+}
+
+type Checked = Result<(), (Path, TaskFault)>;
+
+/// What can be told of a task alone; `held` says that it is one of a sub-graph.
+fn check_task(t: &TaskSpec, held: bool) -> Checked {
+    check_name(t)?;
+    check_bindings(t, held)?;
+    check_join(t)?;
+    check_forms(t)?;
+    check_policies(t)?;
+    if let Some(c) = &t.when {
+        check_condition(c, "when")?;
+    }
+    schema::check(t)
+}
+
+fn check_name(t: &TaskSpec) -> Checked {
+    if t.id.as_str().is_empty() {
+        return Err((key("id"), TaskFault::EmptyId));
+    }
+    if let Some(c) = t.id.as_str().chars().find(|c| matches!(c, '[' | ']' | '~')) {
+        return Err((key("id"), TaskFault::IdCharacter(c)));
+    }
+    match (t.worker.as_str().is_empty(), t.graph.is_some()) {
+        (true, false) => Err((key("worker"), TaskFault::NoWorker)),
+        (false, true) => Err((key("worker"), TaskFault::WorkerAndGraph)),
+        _ => Ok(()),
+    }
+}
+
+fn check_bindings(t: &TaskSpec, held: bool) -> Checked {
+    let mut wholes = 0;
+    for (i, b) in t.bind.iter().enumerate() {
+        let at = || key("bind").index(i);
+        if b.from.as_str().is_empty() {
+            if !held {
+                return Err((at().key("from"), TaskFault::NoHolder(b.field.clone())));
+            }
+        } else if !t.needs.contains(&b.from) {
+            let (field, from) = (b.field.clone(), b.from.clone());
+            return Err((at().key("from"), TaskFault::BindNotNeeded { field, from }));
+        }
+        check_pointer(&b.pointer).map_err(|f| (at().key("pointer"), f))?;
+        wholes += usize::from(b.field.is_empty());
+        if wholes > 1 {
+            return Err((at().key("field"), TaskFault::TwoWholeInputs));
+        }
+    }
+    Ok(())
+}
+
+fn check_pointer(p: &str) -> Result<(), TaskFault> {
+    let escaped = |rest: &str| rest.starts_with(['0', '1']);
+    match (p.is_empty() || p.starts_with('/')) && p.split('~').skip(1).all(escaped) {
+        true => Ok(()),
+        false => Err(TaskFault::Pointer(p.into())),
+    }
+}
+
+fn check_join(t: &TaskSpec) -> Checked {
+    let needs = t.needs.iter().collect::<BTreeSet<_>>().len();
+    match t.join {
+        Join::Any if needs == 0 => Err((key("join"), TaskFault::JoinNothing)),
+        Join::AtLeast(n) if n == 0 || n as usize > needs => {
+            Err((key("join"), TaskFault::JoinCount { asked: n, needs }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Map, loop and sub-graph.
+fn check_forms(t: &TaskSpec) -> Checked {
+    if let Some(m) = &t.map {
+        let at = |k| key("map").key(k);
+        if t.graph.is_some() {
+            return Err((key("map"), TaskFault::MapAndGraph));
+        }
+        if !t.needs.contains(&m.from) {
+            return Err((at("from"), TaskFault::MapNotNeeded(m.from.clone())));
+        }
+        check_pointer(&m.pointer).map_err(|f| (at("pointer"), f))?;
+        check_pointer(m.key.as_deref().unwrap_or_default()).map_err(|f| (at("key"), f))?;
+        if m.max_parallel == Some(0) {
+            return Err((at("max_parallel"), TaskFault::MapParallel));
+        }
+        if m.field.is_empty() && t.bind.iter().any(|b| b.field.is_empty()) {
+            return Err((at("field"), TaskFault::TwoWholeInputs));
+        }
+    }
+    if let Some(r) = &t.repeat {
+        let others = [
+            (t.map.is_some(), "map"),
+            (t.graph.is_some(), "graph"),
+            (t.expands, "expands"),
+        ];
+        if let Some((_, other)) = others.iter().find(|(has, _)| *has) {
+            return Err((key("repeat"), TaskFault::RepeatWith(other)));
+        }
+        if r.max == 0 {
+            return Err((key("repeat").key("max"), TaskFault::RepeatMax));
+        }
+        check_condition(&r.until, "until").map_err(|(at, f)| (key("repeat").join(at), f))?;
+    }
+    let Some(g) = &t.graph else { return Ok(()) };
+    if g.tasks.is_empty() {
+        return Err((key("graph").key("tasks"), TaskFault::EmptyGraph));
+    }
+    let ids: BTreeSet<_> = g.tasks.iter().map(|t| &t.id).collect();
+    match &g.output {
+        Some(o) if !ids.contains(o) => {
+            let (output, similar) = (o.clone(), nearest(o, &ids));
+            let fault = TaskFault::UnknownOutput { output, similar };
+            Err((key("graph").key("output"), fault))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_condition(c: &Condition, field: &str) -> Checked {
+    match c {
+        Condition::Expr(e) => {
+            Conditions::check_expr(e).map_err(|why| (key(field), TaskFault::Condition(why)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_policies(t: &TaskSpec) -> Checked {
+    let retry = |k| key("retry").key(k);
+    if t.retry.max_attempts == 0 {
+        return Err((retry("max_attempts"), TaskFault::NoAttempts));
+    }
+    if !t.retry.factor.is_finite() {
+        return Err((retry("factor"), TaskFault::NotFinite("factor")));
+    }
+    if !t.retry.jitter.is_finite() {
+        return Err((retry("jitter"), TaskFault::NotFinite("jitter")));
+    }
+    if t.group.as_deref() == Some("") {
+        return Err((key("group"), TaskFault::EmptyGroup));
+    }
+    match &t.on_failure {
+        OnFailure::Compensate(w) if w.as_str().is_empty() => {
+            Err((key("on_failure"), TaskFault::NoCompensator))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One cycle, first task again at the end; deterministic.
+pub(crate) fn cycle(tasks: &[Arc<TaskSpec>]) -> Option<Vec<TaskId>> {
+    let index: HashMap<&TaskId, usize> =
+        tasks.iter().enumerate().map(|(i, t)| (&t.id, i)).collect();
+    let mut g = DiGraphMap::<usize, ()>::new();
+    for (i, t) in tasks.iter().enumerate() {
+        g.add_node(i);
+        for n in t.needs.iter().filter_map(|n| index.get(n)) {
+            g.add_edge(i, *n, ());
+        }
+    }
+    let ring = tarjan_scc(&g)
+        .into_iter()
+        .filter(|c| c.len() > 1 || g.contains_edge(c[0], c[0]))
+        .map(|c| c.into_iter().collect::<BTreeSet<_>>())
+        .min()?;
+    // Within a strongly connected component every walk along its edges meets itself again.
+    let (mut walk, mut seen) = (Vec::new(), BTreeMap::new());
+    let mut at = *ring.first()?;
+    while !seen.contains_key(&at) {
+        seen.insert(at, walk.len());
+        walk.push(at);
+        at = g.neighbors(at).filter(|n| ring.contains(n)).min()?;
+    }
+    let mut path: Vec<_> = walk[seen[&at]..]
+        .iter()
+        .map(|&i| tasks[i].id.clone())
+        .collect();
+    path.push(tasks[at].id.clone());
+    Some(path)
+}
+
+/// The first edge of the ring.
+fn place_of_ring(tasks: &[Arc<TaskSpec>], ring: &[TaskId]) -> Path {
+    let first = tasks.iter().position(|t| Some(&t.id) == ring.first());
+    let Some(i) = first else {
+        return Path::default();
+    };
+    let need = tasks[i].needs.iter().position(|n| Some(n) == ring.get(1));
+    index(i).key("needs").index(need.unwrap_or_default())
+}
+
+/// The id with the smallest edit distance, if it is near enough to be a slip.
+fn nearest(wanted: &TaskId, ids: &BTreeSet<&TaskId>) -> Option<TaskId> {
+    similar(wanted.as_str(), ids.iter().map(|id| id.as_str())).map(TaskId::from)
+}
+
+/// The name with the smallest edit distance, if it is near enough to be a slip.
+pub(crate) fn similar<'n>(
+    wanted: &str,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
+    let limit = wanted.chars().count() / 3 + 1;
+    names
+        .into_iter()
+        .map(|n| (distance(wanted, n), n))
+        .filter(|(d, _)| *d <= limit)
+        .min()
+        .map(|(_, n)| n)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,319 @@
+//! Graphs from text: every error says where.
+
+use crate::{
+    GraphError,
+    check::{Path, Seg, check_at, similar},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, Visitor, value::Error as Unread},
+    forward_to_deserialize_any,
+};
+use serde_json::{Value, value::RawValue};
+use smallhands_core::{Binding, Budget, MapOver, Repeat, Resources, Retry, SubGraph, TaskSpec};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+type Tasks = Vec<Arc<TaskSpec>>;
+
+#[derive(Deserialize)]
+#[serde(expecting = "a list of tasks, or an object with `tasks`")]
+struct File {
+    tasks: Tasks,
+}
+
+pub(crate) fn json(text: &str) -> Result<Tasks, GraphError> {
+    let parse = Parse {
+        value: |t| read(serde_json::from_str(t)),
+        file: |t| read(serde_json::from_str(t)),
+        list: |t| read(serde_json::from_str(t)),
+        line: line_in_json,
+    };
+    parse.run(text)
+}
+
+#[cfg(feature = "yaml")]
+pub(crate) fn yaml(text: &str) -> Result<Tasks, GraphError> {
+    let parse = Parse {
+        value: |t| read(serde_saphyr::from_str(t)),
+        file: |t| read(serde_saphyr::from_str(t)),
+        list: |t| read(serde_saphyr::from_str(t)),
+        line: yaml::line,
+    };
+    parse.run(text)
+}
+
+fn read<T>(r: Result<T, impl ToString>) -> Result<T, GraphError> {
+    r.map_err(|e| GraphError::Parse(e.to_string()))
+}
+
+/// One text format.
+struct Parse {
+    value: fn(&str) -> Result<Value, GraphError>,
+    file: fn(&str) -> Result<File, GraphError>,
+    list: fn(&str) -> Result<Tasks, GraphError>,
+    line: fn(&str, &[Seg]) -> Option<usize>,
+}
+
+impl Parse {
+    fn run(&self, text: &str) -> Result<Tasks, GraphError> {
+        let v = (self.value)(text)?;
+        // Unknown fields first: one that is misspelt is missing too, and that is the lesser clue.
+        let (prefix, unknown) = match &v {
+            Value::Array(_) => (Path::default(), unknown_in_list(&v, &TASK)),
+            _ => (Path::default().key("tasks"), unknown_field(&v, &FILE)),
+        };
+        if let Some((at, e)) = unknown {
+            return Err(self.at(text, at, e));
+        }
+        let tasks = match v {
+            Value::Array(_) => (self.list)(text)?,
+            _ => (self.file)(text)?.tasks,
+        };
+        if tasks.is_empty() {
+            return Err(GraphError::Empty);
+        }
+        match check_at(&tasks, &BTreeSet::new()) {
+            Ok(()) => Ok(tasks),
+            Err(l) => Err(self.at(text, prefix.join(l.at), l.error)),
+        }
+    }
+
+    fn at(&self, text: &str, at: Path, e: GraphError) -> GraphError {
+        // What is absent is looked for where it ought to be.
+        let found = (1..=at.0.len()).rev();
+        let line = found.filter_map(|n| (self.line)(text, &at.0[..n])).next();
+        GraphError::At {
+            line: line.unwrap_or(1),
+            path: at.to_string(),
+            error: Box::new(e),
+        }
+    }
+}
+
+/// The fields of an object of the format, and which of them hold further objects.
+struct Fields {
+    of: &'static str,
+    names: fn() -> &'static [&'static str],
+    inner: &'static [(&'static str, Inner)],
+}
+
+enum Inner {
+    One(&'static Fields),
+    Each(&'static Fields),
+}
+
+static FILE: Fields = Fields {
+    of: "a graph",
+    names: names::<File>,
+    inner: &[("tasks", Inner::Each(&TASK))],
+};
+static TASK: Fields = Fields {
+    of: "a task",
+    names: names::<TaskSpec>,
+    inner: &[
+        ("bind", Inner::Each(&BINDING)),
+        ("map", Inner::One(&MAP)),
+        ("graph", Inner::One(&GRAPH)),
+        ("repeat", Inner::One(&REPEAT)),
+        ("retry", Inner::One(&RETRY)),
+        ("budget", Inner::One(&BUDGET)),
+        ("resources", Inner::One(&RESOURCES)),
+    ],
+};
+static GRAPH: Fields = Fields {
+    of: "a sub-graph",
+    names: names::<SubGraph>,
+    inner: &[("tasks", Inner::Each(&TASK))],
+};
+static BINDING: Fields = leaf("a binding", names::<Binding>);
+static MAP: Fields = leaf("a map", names::<MapOver>);
+static REPEAT: Fields = leaf("a loop", names::<Repeat>);
+static RETRY: Fields = leaf("a retry policy", names::<Retry>);
+static BUDGET: Fields = leaf("a budget", names::<Budget>);
+static RESOURCES: Fields = leaf("a claim of resources", names::<Resources>);
+
+const fn leaf(of: &'static str, names: fn() -> &'static [&'static str]) -> Fields {
+    Fields {
+        of,
+        names,
+        inner: &[],
+    }
+}
+
+/// The first field that the format does not have. Readers of journals ignore such fields, which
+/// newer programs may have written; people who write a file must hear of them.
+fn unknown_field(v: &Value, f: &Fields) -> Option<(Path, GraphError)> {
+    let map = v.as_object()?;
+    let names = (f.names)();
+    for (k, v) in map {
+        if !names.contains(&k.as_str()) {
+            let e = GraphError::UnknownField {
+                of: f.of,
+                field: k.clone(),
+                similar: similar(k, names.iter().copied()).map(str::to_owned),
+            };
+            return Some((Path::default().key(k), e));
+        }
+        let inner = f.inner.iter().find(|(n, _)| n == k).map(|(_, i)| i);
+        let found = match inner {
+            Some(Inner::One(f)) => unknown_field(v, f),
+            Some(Inner::Each(f)) => unknown_in_list(v, f),
+            None => None,
+        };
+        if let Some((at, e)) = found {
+            return Some((Path::default().key(k).join(at), e));
+        }
+    }
+    None
+}
+
+fn unknown_in_list(v: &Value, f: &Fields) -> Option<(Path, GraphError)> {
+    let mut found = v.as_array()?.iter().enumerate();
+    found.find_map(|(i, v)| {
+        let (at, e) = unknown_field(v, f)?;
+        Some((Path::default().index(i).join(at), e))
+    })
+}
+
+/// The fields that a struct reads, told by its own `Deserialize`, so that no list can fall behind.
+fn names<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut names: &'static [&'static str] = &[];
+    // It always fails: there is nothing to read.
+    drop(T::deserialize(Ask(&mut names)));
+    names
+}
+
+struct Ask<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Ask<'_> {
+    type Error = Unread;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Unread> {
+        *self.0 = fields;
+        Err(Unread::custom("only asked"))
+    }
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Unread> {
+        Err(Unread::custom("only asked"))
+    }
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+        ignored_any
+    }
+}
+
+/// The line on which the value at a path begins.
+fn line_in_json(text: &str, path: &[Seg]) -> Option<usize> {
+    let mut at: &RawValue = serde_json::from_str(text).ok()?;
+    for s in path {
+        at = match s {
+            Seg::Index(i) => *serde_json::from_str::<Vec<&RawValue>>(at.get())
+                .ok()?
+                .get(*i)?,
+            Seg::Key(k) => {
+                let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get());
+                fields.ok()?.remove(k)?
+            }
+        };
+    }
+    // Borrowed from the text, so that the address tells the place.
+    let offset = (at.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let before = text.as_bytes().get(..offset)?;
+    Some(before.iter().filter(|b| **b == b'\n').count() + 1)
+}
+
+#[cfg(feature = "yaml")]
+mod yaml {
+    use crate::check::Seg;
+    use serde::{
+        Deserialize, Deserializer,
+        de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    };
+    use serde_saphyr::Spanned;
+    use std::fmt;
+
+    type Name = Spanned<String>;
+
+    /// Only what leads to a place.
+    enum Tree {
+        Leaf,
+        List(Vec<Spanned<Tree>>),
+        Map(Vec<(Name, Tree)>),
+    }
+
+    pub(super) fn line(text: &str, path: &[Seg]) -> Option<usize> {
+        let root: Tree = serde_saphyr::from_str(text).ok()?;
+        let (mut at, mut line) = (&root, 1);
+        for s in path {
+            (at, line) = match (s, at) {
+                (Seg::Index(i), Tree::List(l)) => {
+                    let t = l.get(*i)?;
+                    (&t.value, t.referenced.line())
+                }
+                (Seg::Key(k), Tree::Map(m)) => {
+                    let (name, t) = m.iter().find(|(n, _)| n.value == *k)?;
+                    (t, name.referenced.line())
+                }
+                _ => return None,
+            };
+        }
+        usize::try_from(line).ok().filter(|l| *l > 0)
+    }
+
+    impl<'de> Deserialize<'de> for Tree {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            d.deserialize_any(Grow)
+        }
+    }
+
+    struct Grow;
+
+    macro_rules! leaves { ($($visit:ident: $t:ty,)*) => { $(
+        fn $visit<E>(self, _: $t) -> Result<Tree, E> { Ok(Tree::Leaf) }
+    )* } }
+
+    impl<'de> Visitor<'de> for Grow {
+        type Value = Tree;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any YAML")
+        }
+        leaves! {
+            visit_bool: bool, visit_i64: i64, visit_i128: i128, visit_u64: u64,
+            visit_u128: u128, visit_f64: f64, visit_str: &str, visit_bytes: &[u8],
+        }
+        fn visit_unit<E>(self) -> Result<Tree, E> {
+            Ok(Tree::Leaf)
+        }
+        fn visit_none<E>(self) -> Result<Tree, E> {
+            Ok(Tree::Leaf)
+        }
+        fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Tree, D::Error> {
+            Tree::deserialize(d)
+        }
+        fn visit_enum<A: serde::de::EnumAccess<'de>>(self, a: A) -> Result<Tree, A::Error> {
+            a.variant::<IgnoredAny>().map(|_| Tree::Leaf)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut a: A) -> Result<Tree, A::Error> {
+            let mut list = Vec::new();
+            while let Some(t) = a.next_element()? {
+                list.push(t);
+            }
+            Ok(Tree::List(list))
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut a: A) -> Result<Tree, A::Error> {
+            let mut map = Vec::new();
+            while let Some(e) = a.next_entry()? {
+                map.push(e);
+            }
+            Ok(Tree::Map(map))
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What makes a graph, and what does not.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod edges;
+mod faults;
+mod text;
+mod typed;
