@@ -45,7 +45,7 @@ mod checked {
 mod checked {
     use super::*;
     use crate::{
-        TaskFault,
+        EdgeFault, TaskFault,
         check::{Path, full_id, index, key},
         schema,
         shape::{Look, Shape, schema as shape_of, with_fields},
@@ -126,7 +126,7 @@ mod checked {
                 }
             };
             if let Err((expected, found)) = check_edge(t, e, given) {
-                let error = GraphError::EdgeType {
+                let fault = EdgeFault {
                     task: id.clone(),
                     field: e.field.into(),
                     from,
@@ -134,6 +134,7 @@ mod checked {
                     expected,
                     found,
                 };
+                let error = GraphError::EdgeType(Box::new(fault));
                 return Err(Located::new(e.at.clone(), error));
             }
         }

@@ -36,25 +36,8 @@ pub enum GraphError {
         fault: TaskFault,
     },
     /// What a task takes from another does not fit its declared input.
-    #[error(
-        "task `{task}`: {} takes {} of `{from}`: expected {expected}, found {found}",
-        field_name(field),
-        pointer_name(pointer)
-    )]
-    EdgeType {
-        /// The task that takes.
-        task: TaskId,
-        /// The field of its input; empty for the whole input.
-        field: String,
-        /// The task that gives.
-        from: TaskId,
-        /// Where in its output; empty for the whole output.
-        pointer: String,
-        /// What the input's schema allows.
-        expected: String,
-        /// What the output's schema promises.
-        found: String,
-    },
+    #[error(transparent)]
+    EdgeType(Box<EdgeFault>),
     /// A field that the format does not have.
     #[error("{of} has no field `{field}`{}", similar.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
     UnknownField {
@@ -164,7 +147,7 @@ impl GraphError {
             Self::UnknownNeed { .. } => "graph.unknown_need",
             Self::Cycle { .. } => "graph.cycle",
             Self::Invalid { .. } => "graph.invalid",
-            Self::EdgeType { .. } => "graph.edge_type",
+            Self::EdgeType(_) => "graph.edge_type",
             Self::UnknownField { .. } => "graph.unknown_field",
             Self::At { error, .. } => error.code(),
             Self::Patch(_) => "patch.rejected",
@@ -203,6 +186,29 @@ impl From<GraphError> for Failure {
         };
         Self::new(e.code(), class, e.to_string())
     }
+}
+
+/// What a task takes and what it may take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "task `{task}`: {} takes {} of `{from}`: expected {expected}, found {found}",
+    field_name(field),
+    pointer_name(pointer)
+)]
+#[non_exhaustive]
+pub struct EdgeFault {
+    /// The task that takes.
+    pub task: TaskId,
+    /// The field of its input; empty for the whole input.
+    pub field: String,
+    /// The task that gives.
+    pub from: TaskId,
+    /// Where in its output; empty for the whole output.
+    pub pointer: String,
+    /// What the input's schema allows.
+    pub expected: String,
+    /// What the output's schema promises.
+    pub found: String,
 }
 
 fn field_name(field: &str) -> String {

@@ -159,16 +159,10 @@ mod tests {
             .output_schema(s);
         assert_eq!(input_fits(&t, &json!({"n": 1})), Ok(()));
         let f = input_fits(&t, &json!({"n": "x"})).unwrap_err();
-        assert_eq!(
-            (f.code.as_str(), f.class),
-            ("input.schema", FailureClass::Input)
-        );
+        assert_eq!((&*f.code, f.class), ("input.schema", FailureClass::Input));
         assert!(f.message.contains("`/n`") && !f.retryable, "{}", f.message);
         let f = output_fits(&t, &json!([])).unwrap_err();
-        assert_eq!(
-            (f.code.as_str(), f.class),
-            ("output.schema", FailureClass::Task)
-        );
+        assert_eq!((&*f.code, f.class), ("output.schema", FailureClass::Task));
         assert!(f.retryable);
         assert_eq!(input_fits(&TaskSpec::new("a", "w"), &json!(1)), Ok(()));
     }

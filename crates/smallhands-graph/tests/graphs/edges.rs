@@ -19,9 +19,7 @@ fn edge(output: Value, pointer: &str, x: Value) -> Result<TaskGraph, GraphError>
 
 fn refused(output: Value, pointer: &str, x: Value) -> (String, String) {
     match edge(output, pointer, x) {
-        Err(GraphError::EdgeType {
-            expected, found, ..
-        }) => (expected, found),
+        Err(GraphError::EdgeType(e)) => (e.expected, e.found),
         other => panic!("{other:?}"),
     }
 }
