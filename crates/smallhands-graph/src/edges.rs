@@ -274,3 +274,28 @@ mod checked {
         }
     }
 }
+
+#[cfg(all(test, feature = "schema"))]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_patch_is_checked_against_tasks_that_are_there_already() {
+        let a = Arc::new(TaskSpec::new("a", "w").output_schema(json!({"type": "integer"})));
+        let b = |ty: &str| {
+            let schema = json!({"properties": {"x": {"type": ty}}});
+            Arc::new(
+                TaskSpec::new("b", "w")
+                    .bind("x", "a", "")
+                    .input_schema(schema),
+            )
+        };
+        let lookup = |id: &TaskId| (a.id == *id).then(|| a.clone());
+        assert!(check_edges(&[b("number")], &lookup).is_ok());
+        let e = check_edges(&[b("string")], &lookup).unwrap_err();
+        assert_eq!(e.code(), "graph.edge_type");
+        // Without its spec a task gives anything.
+        assert!(check_edges(&[b("string")], &|_| None).is_ok());
+    }
+}

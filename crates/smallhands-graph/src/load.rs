@@ -317,3 +317,21 @@ mod yaml {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_struct_tells_its_fields() {
+        for f in [
+            &FILE, &TASK, &GRAPH, &BINDING, &MAP, &REPEAT, &RETRY, &BUDGET, &RESOURCES,
+        ] {
+            let names = (f.names)();
+            assert!(!names.is_empty(), "{}", f.of);
+            for (n, _) in f.inner {
+                assert!(names.contains(n), "{}: {n}", f.of);
+            }
+        }
+    }
+}

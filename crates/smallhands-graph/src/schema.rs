@@ -180,7 +180,7 @@ mod tests {
     fn an_address_that_is_used_again_does_not_bring_the_old_schema_back() {
         for i in 0..3000 {
             let want = if i % 2 == 0 { "string" } else { "integer" };
-            let s = Arc::new(json!({"type": want, "title": i}));
+            let s = Arc::new(json!({"type": want, "title": i.to_string()}));
             assert_eq!(fits(&s, &json!("x")).is_ok(), i % 2 == 0);
         }
     }
@@ -194,5 +194,19 @@ mod tests {
         assert!(answer_fits(&q, &json!("three")).is_err());
         let absent = Question::new("?").schema(Value::Null);
         assert_eq!(answer_fits(&absent, &json!(3)), Ok(()));
+    }
+}
+
+#[cfg(all(test, not(feature = "schema")))]
+mod tests_without {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_declared_schema_is_refused_rather_than_ignored() {
+        let t = TaskSpec::new("a", "w").input_schema(json!(true));
+        let (at, fault) = check(&t).unwrap_err();
+        assert_eq!(at.to_string(), "input_schema");
+        assert_eq!(fault, TaskFault::SchemaFeature("input_schema"));
     }
 }
