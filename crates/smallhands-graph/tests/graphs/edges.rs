@@ -206,6 +206,19 @@ fn objects_and_lists_are_compared_inside() {
 }
 
 #[test]
+fn only_what_every_alternative_requires_is_required() {
+    let either = json!({"type": "object", "anyOf": [{"required": ["n"]}, {"required": ["m"]}]});
+    let closed = json!({"type": "object", "properties": {"n": {}}, "additionalProperties": false});
+    accepted(either.clone(), "", closed.clone());
+    accepted(closed.clone(), "", either);
+    let both = json!({"type": "object", "allOf": [{"required": ["n"]}, {"required": ["m"]}]});
+    assert_eq!(
+        refused(both, "", closed),
+        pair("an object with only `n`", "an object with `m`")
+    );
+}
+
+#[test]
 fn what_is_not_understood_is_accepted() {
     let s = || json!({"type": "string"});
     accepted(

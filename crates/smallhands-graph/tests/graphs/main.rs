@@ -3,5 +3,6 @@
 
 mod edges;
 mod faults;
+mod sound;
 mod text;
 mod typed;
