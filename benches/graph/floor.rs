@@ -68,8 +68,7 @@ pub(crate) fn write(
         rest = later;
         let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
-            let mut insert =
-                tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
+            let mut insert = tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
             for r in batch {
                 id += 1;
                 insert.execute(params![id, r.at, r.kind, r.version, r.body])?;

@@ -2,7 +2,7 @@
 
 use crate::{
     Engine, Event, GraphError, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
-    placement::answer_fits,
+    schema::answer_fits,
 };
 use serde_json::Value;
 use smallhands_core::{AskId, Failure, PriorStep, RunId, StepKey, StepRecord, TaskId, Timestamp};

@@ -10,7 +10,6 @@ pub(crate) type Lookup<'l> = &'l dyn Fn(&TaskId) -> Option<Arc<TaskSpec>>;
 /// Checks what these tasks take from others against the declared schemas. For a patch: pass what it
 /// adds, replaces and rewires, and what needs a task that it replaces; `lookup` finds every task of
 /// the graph as it will be. A task that is not found gives anything.
-#[allow(dead_code, reason = "the check of patches is to call it")]
 pub(crate) fn check_edges(tasks: &[Arc<TaskSpec>], lookup: Lookup<'_>) -> Result<(), GraphError> {
     checked::edges(tasks, lookup, None).map_err(|l| l.error)
 }
@@ -31,7 +30,6 @@ mod checked {
     pub(super) fn among(_: &[Arc<TaskSpec>]) -> Result<(), Box<Located>> {
         Ok(())
     }
-    #[allow(dead_code, reason = "as `check_edges`")]
     pub(super) fn edges(
         _: &[Arc<TaskSpec>],
         _: Lookup<'_>,

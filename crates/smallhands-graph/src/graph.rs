@@ -1,6 +1,4 @@
-pub(crate) use crate::check::check;
-
-use crate::{GraphError, load};
+use crate::{GraphError, check, load};
 use serde::{Deserialize, Serialize};
 use smallhands_core::{Binding, TaskId, TaskSpec};
 use std::{collections::BTreeSet, sync::Arc};
@@ -56,7 +54,7 @@ impl TaskGraph {
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
-        check_whole(&tasks)?;
+        check::check(&tasks, &BTreeSet::new())?;
         Ok(Self { tasks })
     }
 

@@ -12,6 +12,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, GraphError>>;
 
 /// What reaches the driver of a run.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived, bounded by the queue"
+)]
 pub(crate) enum Msg {
     Call {
         from: DispatchKey,

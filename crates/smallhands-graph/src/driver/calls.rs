@@ -4,7 +4,7 @@ use super::{After, Driver, Tick};
 use crate::{
     Event, GraphError, GraphPatch,
     host::Reply,
-    placement::answer_fits,
+    schema::answer_fits,
     state::{Ix, NodeState},
 };
 use serde_json::Value;

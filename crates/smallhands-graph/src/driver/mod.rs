@@ -29,6 +29,7 @@ pub(crate) struct Plan {
 
 /// One placement, by its fence.
 type Placement = (Ix, u64);
+type Placed = Result<Arc<dyn TaskHandle>, Failure>;
 type Unordered<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
 pub(crate) struct Driver {
@@ -41,7 +42,7 @@ pub(crate) struct Driver {
     after: Vec<After>,
     writing: Option<Writing>,
     /// Submissions that an executor keeps waiting.
-    placing: Unordered<(Placement, Result<Arc<dyn TaskHandle>, Failure>)>,
+    placing: Unordered<(Placement, Placed)>,
     live: Unordered<(Placement, AttemptReport)>,
     handles: HashMap<u64, (Ix, Arc<dyn TaskHandle>)>,
     ticks: Unordered<Tick>,
@@ -64,6 +65,7 @@ struct Writing {
 }
 
 /// What follows once a batch is durable.
+#[expect(clippy::large_enum_variant, reason = "short-lived, a few at a time")]
 enum After {
     Reply(
         oneshot::Sender<Result<HostReply, Halt>>,

@@ -3,7 +3,8 @@
 use super::{After, Driver, Placement, Tick};
 use crate::{
     Event, GraphError, GraphPatch,
-    placement::{fits_schema, never_ran, restarted, within},
+    placement::{never_ran, restarted, within},
+    schema::output_fits,
     state::Ix,
 };
 use futures_util::FutureExt;
@@ -30,11 +31,7 @@ impl Driver {
         }
     }
 
-    pub(super) async fn placed(
-        &mut self,
-        p: Placement,
-        placed: Result<Arc<dyn TaskHandle>, Failure>,
-    ) {
+    pub(super) async fn placed(&mut self, p: Placement, placed: super::Placed) {
         let handle = match placed {
             Ok(handle) => handle,
             Err(f) => return self.reported(p, never_ran(f)).await,
@@ -144,7 +141,7 @@ impl Driver {
         };
         let spec = &self.plan.state.nodes.at(ix).spec;
         let expansion = out.expansion.clone().filter(|_| spec.expands);
-        let verdict = fits_schema(spec, &out.value).and_then(|()| match expansion {
+        let verdict = output_fits(spec, &out.value).and_then(|()| match expansion {
             None => Ok(None),
             Some(v) => {
                 let rejected = |why: String| {

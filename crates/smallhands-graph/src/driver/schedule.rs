@@ -3,7 +3,8 @@
 use super::{After, Driver, Tick};
 use crate::{
     Event, Node, expand,
-    placement::{input_fits, never_ran},
+    placement::never_ran,
+    schema::input_fits,
     state::{Ix, Start},
 };
 use smallhands_core::{
