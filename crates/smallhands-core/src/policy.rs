@@ -207,7 +207,7 @@ pub enum Condition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The field of the input object that is set. Empty: the whole input, in place of the constant
-    /// one; the other bindings are laid over it. At most one binding of a task is such.
+    /// one. Only the first binding of a task may be such; the others are laid over it.
     pub field: String,
     /// The predecessor; must be among the task's needs. Empty, in a sub-graph only: the input of the
     /// task that holds it.

@@ -4,7 +4,7 @@ use crate::{Conditions, GraphError, TaskFault, edges, schema};
 use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 use smallhands_core::{Condition, Join, OnFailure, TaskId, TaskSpec};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -73,19 +73,56 @@ impl Located {
     }
 }
 
-/// Checks new tasks against each other and the ids that exist already.
-pub(crate) fn check(new: &[Arc<TaskSpec>], existing: &BTreeSet<&TaskId>) -> Result<(), GraphError> {
+/// A task that exists already, by its id.
+pub(crate) type Known<'a> = &'a dyn Fn(&TaskId) -> Option<Arc<TaskSpec>>;
+
+/// Checks new tasks against each other and those that exist already.
+pub(crate) fn check(new: &[Arc<TaskSpec>], existing: Known<'_>) -> Result<(), GraphError> {
     check_at(new, existing).map_err(|l| l.error)
 }
 
 /// As [`check`], with the place of the error.
-pub(crate) fn check_at(
-    new: &[Arc<TaskSpec>],
-    existing: &BTreeSet<&TaskId>,
-) -> Result<(), Box<Located>> {
+pub(crate) fn check_at(new: &[Arc<TaskSpec>], existing: Known<'_>) -> Result<(), Box<Located>> {
     check_list(new, existing, None)?;
     check_expanded(new, existing)?;
-    edges::among(new)
+    edges::check_edges(new, existing)
+}
+
+/// Checks all tasks of a run as they would be after a patch, among them instances, tasks of
+/// sub-graphs and compensations, which no author may name.
+pub(crate) fn check_whole(tasks: &[Arc<TaskSpec>]) -> Result<(), GraphError> {
+    let all: HashMap<&TaskId, &Arc<TaskSpec>> = tasks.iter().map(|t| (&t.id, t)).collect();
+    let find = |id: &TaskId| all.get(id).map(|t| Arc::clone(t));
+    let derived = |id: &TaskId| reserved(id).is_some() || inside_of(id, &find);
+    let authored: Vec<_> = tasks.iter().filter(|t| !derived(&t.id)).cloned().collect();
+    let made = |id: &TaskId| find(id).filter(|t| derived(&t.id));
+    check_list(&authored, &made, None)
+        .and_then(|()| check_expanded(&authored, &|_| None))
+        .and_then(|()| edges::check_edges(&authored, &made))
+        .map_err(|l| l.error)
+}
+
+/// Whether the id is that of a task of a sub-graph.
+fn inside_of(id: &TaskId, known: Known<'_>) -> bool {
+    fn holds(tasks: &[Arc<TaskSpec>], rest: &str) -> bool {
+        tasks.iter().any(|t| {
+            rest.strip_prefix(t.id.as_str()).is_some_and(|r| {
+                let inner = t.graph.as_ref().zip(r.strip_prefix('/'));
+                r.is_empty() || inner.is_some_and(|(g, r)| holds(&g.tasks, r))
+            })
+        })
+    }
+    let id = id.as_str();
+    id.match_indices('/').any(|(i, _)| {
+        let holder = known(&TaskId::from(&id[..i]));
+        let graph = holder.as_ref().and_then(|h| h.graph.as_ref());
+        graph.is_some_and(|g| holds(&g.tasks, &id[i + 1..]))
+    })
+}
+
+/// A character that only names of derived tasks have.
+fn reserved(id: &TaskId) -> Option<char> {
+    id.as_str().chars().find(|c| matches!(c, '[' | ']' | '~'))
 }
 
 /// The id that a task of a sub-graph has in the run.
@@ -98,18 +135,22 @@ pub(crate) fn full_id(holder: Option<&TaskId>, id: &TaskId) -> TaskId {
 
 fn check_list(
     tasks: &[Arc<TaskSpec>],
-    existing: &BTreeSet<&TaskId>,
+    existing: Known<'_>,
     holder: Option<&TaskId>,
 ) -> Result<(), Box<Located>> {
-    let mut ids = existing.clone();
+    let mut ids = HashSet::with_capacity(tasks.len());
     for (i, t) in tasks.iter().enumerate() {
-        if !ids.insert(&t.id) {
+        if !ids.insert(&t.id) || existing(&t.id).is_some() {
             let e = GraphError::Duplicate(full_id(holder, &t.id));
             return Err(Located::new(index(i).key("id"), e));
         }
     }
     for (i, t) in tasks.iter().enumerate() {
-        if let Some(n) = t.needs.iter().position(|n| !ids.contains(n)) {
+        if let Some(n) = t
+            .needs
+            .iter()
+            .position(|n| !ids.contains(n) && existing(n).is_none())
+        {
             let e = GraphError::UnknownNeed {
                 task: full_id(holder, &t.id),
                 needs: t.needs[n].clone(),
@@ -122,7 +163,7 @@ fn check_list(
             Located::new(index(i).join(at), GraphError::Invalid { task, fault })
         })?;
         if let Some(g) = &t.graph {
-            check_list(&g.tasks, &BTreeSet::new(), Some(&full_id(holder, &t.id)))
+            check_list(&g.tasks, &|_| None, Some(&full_id(holder, &t.id)))
                 .map_err(|e| e.under(index(i).key("graph").key("tasks")))?;
         }
     }
@@ -135,31 +176,34 @@ fn check_list(
 }
 
 /// Tasks of sub-graphs become tasks of the run, so `a/b` may be taken.
-fn check_expanded(
-    tasks: &[Arc<TaskSpec>],
-    existing: &BTreeSet<&TaskId>,
-) -> Result<(), Box<Located>> {
+fn check_expanded(tasks: &[Arc<TaskSpec>], existing: Known<'_>) -> Result<(), Box<Located>> {
+    let taken = tasks.iter().position(|t| inside_of(&t.id, existing));
+    if let Some(i) = taken {
+        let e = GraphError::Duplicate(tasks[i].id.clone());
+        return Err(Located::new(index(i).key("id"), e));
+    }
     if tasks.iter().all(|t| t.graph.is_none()) {
         return Ok(());
     }
-    let mut taken: BTreeSet<TaskId> = existing.iter().map(|id| (*id).clone()).collect();
-    taken.extend(tasks.iter().map(|t| t.id.clone()));
-    expand_ids(tasks, None, &mut taken)
+    let mut taken: HashSet<TaskId> = tasks.iter().map(|t| t.id.clone()).collect();
+    expand_ids(tasks, None, &mut |id| {
+        existing(&id).is_none() && taken.insert(id)
+    })
 }
 
 fn expand_ids(
     tasks: &[Arc<TaskSpec>],
     holder: Option<&TaskId>,
-    taken: &mut BTreeSet<TaskId>,
+    take: &mut dyn FnMut(TaskId) -> bool,
 ) -> Result<(), Box<Located>> {
     for (i, t) in tasks.iter().enumerate() {
         let id = full_id(holder, &t.id);
-        if holder.is_some() && !taken.insert(id.clone()) {
+        if holder.is_some() && !take(id.clone()) {
             let e = GraphError::Duplicate(id);
             return Err(Located::new(index(i).key("id"), e));
         }
         if let Some(g) = &t.graph {
-            expand_ids(&g.tasks, Some(&id), taken)
+            expand_ids(&g.tasks, Some(&id), take)
                 .map_err(|e| e.under(index(i).key("graph").key("tasks")))?;
         }
     }
@@ -173,7 +217,7 @@ fn check_task(t: &TaskSpec, held: bool) -> Checked {
     check_name(t)?;
     check_bindings(t, held)?;
     check_join(t)?;
-    check_forms(t)?;
+    check_forms(t, held)?;
     check_policies(t)?;
     if let Some(c) = &t.when {
         check_condition(c, "when")?;
@@ -185,7 +229,7 @@ fn check_name(t: &TaskSpec) -> Checked {
     if t.id.as_str().is_empty() {
         return Err((key("id"), TaskFault::EmptyId));
     }
-    if let Some(c) = t.id.as_str().chars().find(|c| matches!(c, '[' | ']' | '~')) {
+    if let Some(c) = reserved(&t.id) {
         return Err((key("id"), TaskFault::IdCharacter(c)));
     }
     match (t.worker.as_str().is_empty(), t.graph.is_some()) {
@@ -196,7 +240,6 @@ fn check_name(t: &TaskSpec) -> Checked {
 }
 
 fn check_bindings(t: &TaskSpec, held: bool) -> Checked {
-    let mut wholes = 0;
     for (i, b) in t.bind.iter().enumerate() {
         let at = || key("bind").index(i);
         if b.from.as_str().is_empty() {
@@ -208,9 +251,8 @@ fn check_bindings(t: &TaskSpec, held: bool) -> Checked {
             return Err((at().key("from"), TaskFault::BindNotNeeded { field, from }));
         }
         check_pointer(&b.pointer).map_err(|f| (at().key("pointer"), f))?;
-        wholes += usize::from(b.field.is_empty());
-        if wholes > 1 {
-            return Err((at().key("field"), TaskFault::TwoWholeInputs));
+        if b.field.is_empty() && i > 0 {
+            return Err((at().key("field"), TaskFault::WholeNotFirst));
         }
     }
     Ok(())
@@ -236,13 +278,14 @@ fn check_join(t: &TaskSpec) -> Checked {
 }
 
 /// Map, loop and sub-graph.
-fn check_forms(t: &TaskSpec) -> Checked {
+fn check_forms(t: &TaskSpec, held: bool) -> Checked {
     if let Some(m) = &t.map {
         let at = |k| key("map").key(k);
         if t.graph.is_some() {
             return Err((key("map"), TaskFault::MapAndGraph));
         }
-        if !t.needs.contains(&m.from) {
+        let from_holder = held && m.from.as_str().is_empty();
+        if !from_holder && !t.needs.contains(&m.from) {
             return Err((at("from"), TaskFault::MapNotNeeded(m.from.clone())));
         }
         check_pointer(&m.pointer).map_err(|f| (at("pointer"), f))?;
@@ -250,8 +293,8 @@ fn check_forms(t: &TaskSpec) -> Checked {
         if m.max_parallel == Some(0) {
             return Err((at("max_parallel"), TaskFault::MapParallel));
         }
-        if m.field.is_empty() && t.bind.iter().any(|b| b.field.is_empty()) {
-            return Err((at("field"), TaskFault::TwoWholeInputs));
+        if m.field.is_empty() && !t.bind.is_empty() {
+            return Err((at("field"), TaskFault::MapWhole));
         }
     }
     if let Some(r) = &t.repeat {
@@ -272,7 +315,7 @@ fn check_forms(t: &TaskSpec) -> Checked {
     if g.tasks.is_empty() {
         return Err((key("graph").key("tasks"), TaskFault::EmptyGraph));
     }
-    let ids: BTreeSet<_> = g.tasks.iter().map(|t| &t.id).collect();
+    let ids: HashSet<_> = g.tasks.iter().map(|t| &t.id).collect();
     match &g.output {
         Some(o) if !ids.contains(o) => {
             let (output, similar) = (o.clone(), nearest(o, &ids));
@@ -357,7 +400,7 @@ fn place_of_ring(tasks: &[Arc<TaskSpec>], ring: &[TaskId]) -> Path {
 }
 
 /// The id with the smallest edit distance, if it is near enough to be a slip.
-fn nearest(wanted: &TaskId, ids: &BTreeSet<&TaskId>) -> Option<TaskId> {
+fn nearest(wanted: &TaskId, ids: &HashSet<&TaskId>) -> Option<TaskId> {
     similar(wanted.as_str(), ids.iter().map(|id| id.as_str())).map(TaskId::from)
 }
 
@@ -387,4 +430,63 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smallhands_core::SubGraph;
+
+    fn t(id: &str) -> Arc<TaskSpec> {
+        Arc::new(TaskSpec::new(id, "w"))
+    }
+    fn holder() -> Arc<TaskSpec> {
+        let inner = SubGraph {
+            tasks: vec![t("y")],
+            output: None,
+        };
+        let tasks = vec![t("x"), Arc::new(TaskSpec::sub_graph("i", inner))];
+        let output = None;
+        Arc::new(TaskSpec::sub_graph("h", SubGraph { tasks, output }))
+    }
+
+    #[test]
+    fn a_new_task_may_not_take_the_place_of_one_inside_a_task_that_exists() {
+        let h = holder();
+        let existing = |id: &TaskId| (h.id == *id).then(|| h.clone());
+        for id in ["h/x", "h/i", "h/i/y", "h"] {
+            let e = check(&[t(id)], &existing).unwrap_err();
+            assert!(matches!(e, GraphError::Duplicate(d) if d.as_str() == id));
+        }
+        for id in ["h/y", "h/xx", "h/x/y", "h/i/y/z", "i/y"] {
+            assert!(check(&[t(id)], &existing).is_ok(), "{id}");
+        }
+        let there = |id: &TaskId| (id.as_str() == "h/i/y").then(|| t("h/i/y"));
+        let e = check(&[holder()], &there).unwrap_err();
+        assert!(matches!(e, GraphError::Duplicate(d) if d.as_str() == "h/i/y"));
+    }
+
+    #[test]
+    fn the_whole_of_a_run_holds_what_no_author_may_name() {
+        let mut x = TaskSpec::new("h/x", "w");
+        x.bind.push(smallhands_core::Binding {
+            field: "f".into(),
+            from: "h".into(),
+            pointer: String::new(),
+        });
+        let made = [x.into(), t("h/i"), t("h/i/y"), t("m[1]"), t("m~undo")];
+        let with = |last: Arc<TaskSpec>| {
+            let mut all = vec![holder(), t("m")];
+            all.extend(made.iter().cloned());
+            all.push(last);
+            check_whole(&all)
+        };
+        let needs = |id: &str| Arc::new(TaskSpec::new("z", "w").needs(id));
+        assert!(with(needs("h/x")).is_ok());
+        assert!(matches!(
+            with(needs("h/q")),
+            Err(GraphError::UnknownNeed { .. })
+        ));
+        assert!(matches!(with(needs("z")), Err(GraphError::Cycle { .. })));
+    }
 }

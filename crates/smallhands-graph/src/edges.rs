@@ -1,59 +1,39 @@
 //! Edges between tasks against the schemas that the tasks declare.
 
-use crate::{GraphError, check::Located};
-use smallhands_core::{TaskId, TaskSpec};
-use std::sync::Arc;
+#[cfg(feature = "schema")]
+pub(crate) use checked::check_edges;
 
-/// Finds the spec of a task.
-pub(crate) type Lookup<'l> = &'l dyn Fn(&TaskId) -> Option<Arc<TaskSpec>>;
-
-/// Checks what these tasks take from others against the declared schemas. For a patch: pass what it
-/// adds, replaces and rewires, and what needs a task that it replaces; `lookup` finds every task of
-/// the graph as it will be. A task that is not found gives anything.
-pub(crate) fn check_edges(tasks: &[Arc<TaskSpec>], lookup: Lookup<'_>) -> Result<(), GraphError> {
-    checked::edges(tasks, lookup, None).map_err(|l| l.error)
-}
-
-/// Edges among these tasks, as far as they declare schemas.
-pub(crate) fn among(tasks: &[Arc<TaskSpec>]) -> Result<(), Box<Located>> {
-    checked::among(tasks)
-}
-
+/// Without the feature no task may declare a schema.
 #[cfg(not(feature = "schema"))]
-mod checked {
-    #![expect(
-        clippy::unnecessary_wraps,
-        reason = "the same shape as with the feature"
-    )]
-    use super::*;
-
-    pub(super) fn among(_: &[Arc<TaskSpec>]) -> Result<(), Box<Located>> {
-        Ok(())
-    }
-    pub(super) fn edges(
-        _: &[Arc<TaskSpec>],
-        _: Lookup<'_>,
-        _: Option<&()>,
-    ) -> Result<(), Box<Located>> {
-        Ok(())
-    }
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the same shape as with the feature"
+)]
+pub(crate) fn check_edges(
+    _: &[std::sync::Arc<smallhands_core::TaskSpec>],
+    _: crate::check::Known<'_>,
+) -> Result<(), Box<crate::check::Located>> {
+    Ok(())
 }
 
 #[cfg(feature = "schema")]
 mod checked {
-    use super::*;
     use crate::{
-        EdgeFault, TaskFault,
-        check::{Path, full_id, index, key},
+        EdgeFault, GraphError, TaskFault,
+        check::{Known, Located, Path, full_id, index, key},
         schema,
         shape::{Look, Shape, schema as shape_of, with_fields},
     };
     use serde_json::Value;
-    use std::collections::{BTreeSet, HashMap};
+    use smallhands_core::{TaskId, TaskSpec};
+    use std::{
+        collections::{BTreeSet, HashMap},
+        sync::Arc,
+    };
 
     /// The task that holds a sub-graph, and its id in the run.
     #[derive(Clone, Copy)]
-    pub(super) struct Holder<'h> {
+    struct Holder<'h> {
         spec: &'h TaskSpec,
         id: &'h TaskId,
     }
@@ -68,12 +48,23 @@ mod checked {
         element: bool,
     }
 
-    pub(super) fn among(tasks: &[Arc<TaskSpec>]) -> Result<(), Box<Located>> {
+    /// Checks what these tasks take from each other and from those that exist already, as far as
+    /// they declare schemas.
+    pub(crate) fn check_edges(
+        tasks: &[Arc<TaskSpec>],
+        existing: Known<'_>,
+    ) -> Result<(), Box<Located>> {
         if !tasks.iter().any(|t| declares(t)) {
             return Ok(());
         }
         let by_id: HashMap<&TaskId, &Arc<TaskSpec>> = tasks.iter().map(|t| (&t.id, t)).collect();
-        edges(tasks, &|id| by_id.get(id).map(|t| Arc::clone(t)), None)
+        let find = |id: &TaskId| {
+            by_id
+                .get(id)
+                .map(|t| Arc::clone(t))
+                .or_else(|| existing(id))
+        };
+        edges(tasks, &find, None)
     }
 
     fn declares(t: &TaskSpec) -> bool {
@@ -82,12 +73,12 @@ mod checked {
                 .as_ref()
                 .is_some_and(|g| g.tasks.iter().any(|t| declares(t)))
         };
-        t.input_schema.is_some() || t.output_schema.is_some() || inner(t)
+        t.map.is_some() || t.input_schema.is_some() || t.output_schema.is_some() || inner(t)
     }
 
-    pub(super) fn edges(
+    fn edges(
         tasks: &[Arc<TaskSpec>],
-        lookup: Lookup<'_>,
+        lookup: Known<'_>,
         holder: Option<Holder<'_>>,
     ) -> Result<(), Box<Located>> {
         for (i, t) in tasks.iter().enumerate() {
@@ -105,7 +96,7 @@ mod checked {
     fn into_task(
         t: &TaskSpec,
         id: &TaskId,
-        lookup: Lookup<'_>,
+        lookup: Known<'_>,
         holder: Option<Holder<'_>>,
     ) -> Result<(), Box<Located>> {
         let taken = edges_of(t);
@@ -277,6 +268,8 @@ mod checked {
 mod tests {
     use super::*;
     use serde_json::json;
+    use smallhands_core::{TaskId, TaskSpec};
+    use std::sync::Arc;
 
     #[test]
     fn a_patch_is_checked_against_tasks_that_are_there_already() {
@@ -292,7 +285,7 @@ mod tests {
         let lookup = |id: &TaskId| (a.id == *id).then(|| a.clone());
         assert!(check_edges(&[b("number")], &lookup).is_ok());
         let e = check_edges(&[b("string")], &lookup).unwrap_err();
-        assert_eq!(e.code(), "graph.edge_type");
+        assert_eq!(e.error.code(), "graph.edge_type");
         // Without its spec a task gives anything.
         assert!(check_edges(&[b("string")], &|_| None).is_ok());
     }

@@ -252,9 +252,12 @@ pub enum TaskFault {
     /// A binding from the holder of a sub-graph, where there is none.
     #[error("it binds `{0}` from ``, the input of its holder; only a task of a sub-graph has one")]
     NoHolder(String),
-    /// Two bindings of the whole input.
-    #[error("two of its bindings set the whole input")]
-    TwoWholeInputs,
+    /// A binding of the whole input after another one, which would be lost.
+    #[error("it binds its whole input after a part of it; the whole comes first, and once")]
+    WholeNotFirst,
+    /// Bindings with a map whose element is the whole input.
+    #[error("each element of its map is its whole input, which leaves nothing to bind")]
+    MapWhole,
     /// Text that is not an RFC 6901 JSON pointer.
     #[error("`{0}` is not a JSON pointer; it begins with `/`, and `~` is written `~0`")]
     Pointer(String),

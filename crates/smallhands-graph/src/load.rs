@@ -11,10 +11,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 use smallhands_core::{Binding, Budget, MapOver, Repeat, Resources, Retry, SubGraph, TaskSpec};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 type Tasks = Vec<Arc<TaskSpec>>;
 
@@ -75,7 +72,7 @@ impl Parse {
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
-        match check_at(&tasks, &BTreeSet::new()) {
+        match check_at(&tasks, &|_| None) {
             Ok(()) => Ok(tasks),
             Err(l) => Err(self.at(text, prefix.join(l.at), l.error)),
         }

@@ -55,7 +55,6 @@ pub(crate) fn fits(_: &Arc<Value>, _: &Value) -> Result<(), String> {
 }
 
 /// Whether the resolved input is what the task declares.
-#[allow(dead_code, reason = "the driver is to call it before it places a task")]
 pub(crate) fn input_fits(spec: &TaskSpec, value: &Value) -> Result<(), Failure> {
     let Some(schema) = &spec.input_schema else {
         return Ok(());
@@ -67,7 +66,6 @@ pub(crate) fn input_fits(spec: &TaskSpec, value: &Value) -> Result<(), Failure> 
 }
 
 /// Whether the output is what the task declares.
-#[allow(dead_code, reason = "takes the place of `placement::fits_schema`")]
 pub(crate) fn output_fits(spec: &TaskSpec, value: &Value) -> Result<(), Failure> {
     let Some(schema) = &spec.output_schema else {
         return Ok(());
@@ -79,7 +77,6 @@ pub(crate) fn output_fits(spec: &TaskSpec, value: &Value) -> Result<(), Failure>
 }
 
 /// Whether an answer is what was asked for.
-#[allow(dead_code, reason = "the driver is to call it on an answer")]
 pub(crate) fn answer_fits(question: &Question, answer: &Value) -> Result<(), String> {
     match &question.schema {
         // A question from another program may leave its schema out.

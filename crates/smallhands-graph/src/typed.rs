@@ -166,9 +166,14 @@ impl TypedGraph {
         }
     }
 
-    /// The output of one task is the input of another.
+    /// The output of one task is the input of another, and takes the place of a constant one.
     pub fn connect<A, B, C>(&mut self, from: &TypedNode<A, B>, to: &TypedNode<B, C>) {
-        self.spec(to, |t| t.bind("", from.id.clone(), ""));
+        self.spec(to, |t| {
+            let mut t = t.bind("", from.id.clone(), "");
+            // Parts are laid over the whole, so that the whole comes first.
+            t.bind.rotate_right(1);
+            t
+        });
     }
 
     /// A part of an output is a field of an input.

@@ -177,18 +177,18 @@ fn colours_only_on_request_and_never_beyond_the_width() {
 
 #[test]
 fn ids_cannot_end_a_text_or_hide() {
-    let p = Picture::from(&graph([task("a\"\n\x1b2J`#%\\<b>&"), task("b\u{202e}c")]));
+    let p = Picture::from(&graph([task("a\")\n\x1b(2J`#%\\<b>&"), task("b\u{202e}c")]));
     assert_eq!(
         p.mermaid(),
-        "flowchart TD\n  n0[\"a#34;#92;n#92;u{1b}2J#96;#35;#37;#92;#60;b#62;#38;\"]\n  \
+        "flowchart TD\n  n0[\"a#34;)#92;n#92;u{1b}(2J#96;#35;#37;#92;#60;b#62;#38;\"]\n  \
          n1[\"b#92;u{202e}c\"]\n"
     );
     assert!(
         p.dot()
-            .contains(r#"n0 [label="a\"\\n\\u{1b}2J`#%\\<b>&amp;"];"#)
+            .contains(r#"n0 [label="a\")\\n\\u{1b}(2J`#%\\<b>&amp;"];"#)
     );
     assert_eq!(
         plain(&p),
-        "┌─ a\"\\n\\u{1b}2J`#%\\<b>&\n└─ b\\u{202e}c\n2 tasks\n"
+        "┌─ a\")\\n\\u{1b}(2J`#%\\<b>&\n└─ b\\u{202e}c\n2 tasks\n"
     );
 }

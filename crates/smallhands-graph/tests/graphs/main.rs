@@ -3,6 +3,7 @@
 
 mod edges;
 mod faults;
+mod run;
 mod sound;
 mod text;
 mod typed;
