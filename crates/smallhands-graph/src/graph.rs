@@ -1,6 +1,4 @@
-pub(crate) use crate::check::{check, check_whole};
-
-use crate::{GraphError, load};
+use crate::{GraphError, check, load};
 use serde::{Deserialize, Serialize};
 use smallhands_core::{Binding, TaskId, TaskSpec};
 use std::sync::Arc;
@@ -56,7 +54,7 @@ impl TaskGraph {
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
-        check(&tasks, &|_| None)?;
+        check::check_whole(&tasks)?;
         Ok(Self { tasks })
     }
 

@@ -1,7 +1,5 @@
 //! What is known of a placement without the state of its run.
 
-pub(crate) use crate::schema::{answer_fits, input_fits, output_fits as fits_schema};
-
 use crate::Engine;
 use smallhands_core::{AttemptReport, CancelMode, Failure, FailureClass, Outcome, Ran, TaskHandle};
 use std::time::Duration;

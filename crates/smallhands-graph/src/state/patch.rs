@@ -1,7 +1,7 @@
 //! Changes of the graph while it runs.
 
 use super::{Ix, NodeState, RunState, nodes::Flow};
-use crate::{GraphPatch, Rewire, check, edges};
+use crate::{GraphPatch, Rewire, check};
 use smallhands_core::{PriorStep, TaskId, TaskSpec};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,20 +152,11 @@ impl RunState {
         self.check_targets(p)?;
         if p.replace.is_empty() && p.rewire.is_empty() && p.remove.is_empty() {
             let known = |id: &TaskId| self.nodes.get(id).map(|n| n.spec.clone());
-            check::check(&p.add, &self.nodes.keys().collect()).map_err(|e| e.to_string())?;
-            return edges::check_edges(&p.add, &known).map_err(|e| e.to_string());
+            return check::check(&p.add, &known).map_err(|e| e.to_string());
         }
         // An edge may now lead anywhere, so that the whole is looked at.
-        // What stands inside another task was made by the engine, and stays as it is.
-        let (outer, inner): (Vec<_>, Vec<_>) = self
-            .nodes
-            .iter()
-            .partition(|(_, n)| n.flow.parent.is_none());
-        let inner = inner.into_iter().map(|(id, _)| id);
-        let mut specs: BTreeMap<&TaskId, Arc<TaskSpec>> = outer
-            .into_iter()
-            .map(|(id, n)| (id, n.spec.clone()))
-            .collect();
+        let all = self.nodes.iter().map(|(id, n)| (id, n.spec.clone()));
+        let mut specs: BTreeMap<&TaskId, Arc<TaskSpec>> = all.collect();
         for id in &p.remove {
             specs.remove(id);
         }
@@ -175,7 +166,7 @@ impl RunState {
         }
         specs.extend(p.replace.iter().map(|s| (&s.id, s.clone())));
         let changed: Vec<_> = specs.into_values().chain(p.add.iter().cloned()).collect();
-        check::check(&changed, &inner.collect()).map_err(|e| e.to_string())
+        check::check_whole(&changed).map_err(|e| e.to_string())
     }
 
     fn check_targets(&self, p: &GraphPatch) -> Result<(), String> {
