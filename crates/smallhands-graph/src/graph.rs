@@ -54,7 +54,7 @@ impl TaskGraph {
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
-        check::check_whole(&tasks)?;
+        check::check(&tasks, &|_| None)?;
         Ok(Self { tasks })
     }
 
