@@ -1,23 +1,33 @@
 use crate::{
     halted,
     handle::{Placements, Report},
+    pump::Pump,
 };
 use smallhands_core::{
     Ambient, AttemptReport, CancelMode, CancelToken, Executor, ExecutorCapabilities, Failure,
     FailureClass, Halt, Outcome, Ran, TaskContext, TaskEnvelope, TaskHandle, TaskHost, Worker,
     WorkerName, async_trait,
 };
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
 use tracing::Instrument;
 
 pub(crate) type Workers = BTreeMap<WorkerName, Arc<dyn Worker>>;
 
 /// Runs tasks on the tokio runtime of the engine's own process.
-#[derive(Debug)]
 pub struct InProcess {
     workers: Arc<Workers>,
     ambient: Ambient,
     placements: Placements,
+    pump: Arc<Pump>,
+}
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcess")
+            .field("workers", &self.workers.keys())
+            .field("placements", &self.placements)
+            .finish_non_exhaustive()
+    }
 }
 
 impl InProcess {
@@ -28,6 +38,7 @@ impl InProcess {
             workers: Arc::new(workers.collect()),
             ambient,
             placements: Placements::default(),
+            pump: Arc::default(),
         }
     }
 }
@@ -59,14 +70,11 @@ impl Executor for InProcess {
                 to: report,
                 cancel: cancel.clone(),
             };
-            let running = tokio::spawn(
-                async move {
-                    let r = work.await;
-                    reporter.to.send(r);
-                }
-                .in_current_span(),
-            );
-            let abort = running.abort_handle();
+            let running = async move {
+                let r = work.await;
+                reporter.to.send(r);
+            };
+            let abort = self.pump.start(Box::pin(running.in_current_span()));
             Box::new(move |how| {
                 cancel.cancel();
                 if how == CancelMode::Hard {

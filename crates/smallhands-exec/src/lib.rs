@@ -10,6 +10,7 @@ mod handle;
 mod in_process;
 mod pool;
 mod protocol;
+mod pump;
 mod worker;
 
 pub use in_process::InProcess;
