@@ -128,8 +128,7 @@ impl StateStore for MemoryStore {
     async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
         let now = self.clock.monotonic();
         let mut all = lock(&self.all);
-        let deleted = all.deleted;
-        let r = all.runs.entry(run.clone()).or_default();
+        let r = all.run(run);
         if let Some((owner, until)) = &r.held
             && now < *until
         {
@@ -139,7 +138,7 @@ impl StateStore for MemoryStore {
                 epoch: r.epoch,
             });
         }
-        r.epoch = r.epoch.max(deleted) + 1;
+        r.epoch += 1;
         r.held = Some((owner.into(), now.saturating_add(ttl)));
         Ok(Lease {
             run: run.clone(),
@@ -240,7 +239,7 @@ impl StateStore for MemoryStore {
                 return conflict(other);
             }
             let base = all.runs.get_mut(from).and_then(|r| r.share(at));
-            let run = all.runs.entry(to.clone()).or_default();
+            let run = all.run(to);
             run.base = base;
             run.head = head;
             run.forked = Some((from.clone(), at));
@@ -261,6 +260,13 @@ impl StateStore for MemoryStore {
 }
 
 impl All {
+    fn run(&mut self, id: &RunId) -> &mut Run {
+        let epoch = self.deleted;
+        self.runs.entry(id.clone()).or_insert_with(|| Run {
+            epoch,
+            ..Run::default()
+        })
+    }
     fn current(&mut self, lease: &Lease) -> Result<&mut Run, StoreError> {
         match self.runs.get_mut(&lease.run) {
             Some(r) if r.epoch == lease.epoch && r.held.is_some() => Ok(r),

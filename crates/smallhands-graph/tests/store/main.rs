@@ -6,5 +6,6 @@ mod child;
 mod contend;
 mod fsck;
 mod measure;
+mod model;
 mod power;
 mod trouble;
