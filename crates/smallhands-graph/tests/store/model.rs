@@ -29,8 +29,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => run.clone().prop_map(Act::Release),
         8 => (run.clone(), prop_oneof![9 => Just(0), 1 => -1..2_i8], 0..6_u8, any::<bool>())
             .prop_map(|(r, o, n, l)| Act::Append(r, o, n, l)),
-        4 => (run.clone(), 0..14_u8, run.clone()).prop_map(|(f, at, t)| Act::Fork(f, at, t)),
-        2 => run.prop_map(Act::Delete),
+        5 => (run.clone(), 0..8_u8, run.clone()).prop_map(|(f, at, t)| Act::Fork(f, at, t)),
+        3 => run.prop_map(Act::Delete),
         1 => Just(Act::Reopen),
     ]
 }
@@ -127,11 +127,19 @@ fn sqlite(dir: &Path) -> Arc<dyn StateStore> {
     Arc::new(SqliteStore::open(dir, blobs).unwrap().inline_up_to(1_000))
 }
 
+/// Two runs with records, so that there is something to fork and to delete.
+const BEGIN: [Act; 4] = [
+    Act::Lease(0),
+    Act::Append(0, 0, 5, false),
+    Act::Lease(1),
+    Act::Append(1, 0, 3, true),
+];
+
 async fn alike(acts: Vec<Act>) {
     let dir = tempfile::tempdir().unwrap();
     let mut one = Side::new(Arc::new(MemoryStore::new(Arc::new(SystemClock))));
     let mut two = Side::new(sqlite(dir.path()));
-    for (n, act) in acts.iter().enumerate() {
+    for (n, act) in BEGIN.iter().chain(&acts).enumerate() {
         if matches!(act, Act::Reopen) {
             // A process that ends gives its leases back.
             for l in one.leases.iter().flatten() {
