@@ -1,7 +1,7 @@
 //! Whether tasks make a graph: what can be told before anything runs.
 
 use crate::{Conditions, GraphError, TaskFault, edges, schema};
-use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
+use petgraph::{algo::tarjan_scc, graph::DiGraph};
 use smallhands_core::{Condition, Join, OnFailure, TaskId, TaskSpec};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -359,13 +359,19 @@ fn check_policies(t: &TaskSpec) -> Checked {
 
 /// One cycle, first task again at the end; deterministic.
 pub(crate) fn cycle(tasks: &[Arc<TaskSpec>]) -> Option<Vec<TaskId>> {
-    let index: HashMap<&TaskId, usize> =
-        tasks.iter().enumerate().map(|(i, t)| (&t.id, i)).collect();
-    let mut g = DiGraphMap::<usize, ()>::new();
+    let number = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
+    let index: HashMap<&TaskId, u32> = tasks
+        .iter()
+        .enumerate()
+        .map(|(i, t)| (&t.id, number(i)))
+        .collect();
+    let mut g = DiGraph::<(), ()>::with_capacity(tasks.len(), tasks.len());
+    for _ in tasks {
+        g.add_node(());
+    }
     for (i, t) in tasks.iter().enumerate() {
-        g.add_node(i);
         for n in t.needs.iter().filter_map(|n| index.get(n)) {
-            g.add_edge(i, *n, ());
+            g.add_edge(number(i).into(), (*n).into(), ());
         }
     }
     let ring = tarjan_scc(&g)
@@ -383,9 +389,9 @@ pub(crate) fn cycle(tasks: &[Arc<TaskSpec>]) -> Option<Vec<TaskId>> {
     }
     let mut path: Vec<_> = walk[seen[&at]..]
         .iter()
-        .map(|&i| tasks[i].id.clone())
+        .map(|i| tasks[i.index()].id.clone())
         .collect();
-    path.push(tasks[at].id.clone());
+    path.push(tasks[at.index()].id.clone());
     Some(path)
 }
 

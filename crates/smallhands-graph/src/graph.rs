@@ -1,7 +1,7 @@
 use crate::{GraphError, check, load};
 use serde::{Deserialize, Serialize};
-use smallhands_core::{Binding, TaskId, TaskSpec};
-use std::sync::Arc;
+use smallhands_core::{Binding, TaskId, TaskSpec, WorkerName};
+use std::{collections::HashSet, sync::Arc};
 
 /// A validated directed acyclic graph of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,10 +50,13 @@ impl TaskGraph {
     pub fn from_tasks(
         tasks: impl IntoIterator<Item = impl Into<Arc<TaskSpec>>>,
     ) -> Result<Self, GraphError> {
-        let tasks: Vec<Arc<TaskSpec>> = tasks.into_iter().map(Into::into).collect();
+        let mut tasks: Vec<Arc<TaskSpec>> = tasks.into_iter().map(Into::into).collect();
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
+        // Collected in place of the specs, whose room is many times that of pointers to them.
+        tasks.shrink_to_fit();
+        share_names(&mut tasks);
         check::check(&tasks, &|_| None)?;
         Ok(Self { tasks })
     }
@@ -136,6 +139,24 @@ impl GraphPatch {
         Self {
             add: tasks.into_iter().map(Into::into).collect(),
             ..Self::default()
+        }
+    }
+}
+
+/// Makes equal names share their text: in a large graph they are most of what it takes.
+fn share_names(tasks: &mut [Arc<TaskSpec>]) {
+    let ids: HashSet<TaskId> = tasks.iter().map(|t| t.id.clone()).collect();
+    let mut workers = HashSet::<WorkerName>::new();
+    for t in tasks.iter_mut().filter_map(Arc::get_mut) {
+        match workers.get(&t.worker) {
+            Some(w) => t.worker = w.clone(),
+            None => drop(workers.insert(t.worker.clone())),
+        }
+        t.needs.shrink_to_fit();
+        for need in &mut t.needs {
+            if let Some(id) = ids.get(need) {
+                *need = id.clone();
+            }
         }
     }
 }
