@@ -231,8 +231,21 @@ impl Driver {
 
     /// Applies an event; it counts once its batch is written.
     fn log(&mut self, e: Event) -> u64 {
+        self.logged(|s, seq, at, e| s.apply(seq, at, e), e)
+    }
+
+    /// As [`log`](Self::log), of an event about the task of that number.
+    fn log_of(&mut self, ix: Ix, e: Event) -> u64 {
+        self.logged(|s, seq, at, e| s.apply_to(ix, seq, at, e), e)
+    }
+
+    fn logged(
+        &mut self,
+        apply: impl FnOnce(&mut RunState, u64, Timestamp, &Event) -> Result<(), String>,
+        e: Event,
+    ) -> u64 {
         let seq = self.plan.state.seq + 1;
-        if let Err(why) = self.plan.state.apply(seq, self.at, &e) {
+        if let Err(why) = apply(&mut self.plan.state, seq, self.at, &e) {
             tracing::error!(%why, "the driver made an event that does not fit");
         }
         self.batch.push((self.at, Arc::new(e)));

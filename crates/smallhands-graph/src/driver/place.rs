@@ -116,13 +116,14 @@ impl Driver {
             let next = self.plan.state.retry_attempt(ix, &report, self.at);
             wait = next.map(|n| self.backoff(ix, n, &report));
         }
-        self.log(Event::Ended {
+        let ended = Event::Ended {
             task: task.clone(),
             fence,
             report,
             retry_after_ms: wait.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             repeat,
-        });
+        };
+        self.log_of(ix, ended);
         // The result and the work that it adds are one append.
         if let Some(patch) = grown {
             let by = Some(task);

@@ -74,7 +74,7 @@ impl Driver {
         };
         let input = input.and_then(|v| input_fits(&n.spec, &v).map(|()| v));
         let attempt = n.attempt;
-        let fence = self.log(Event::Dispatched { task, attempt });
+        let fence = self.log_of(ix, Event::Dispatched { task, attempt });
         match input {
             Ok(input) => {
                 let env = self.envelope(ix, fence, input);

@@ -83,6 +83,9 @@ pub struct RunState {
     used: Resources,
     #[serde(skip)]
     running: usize,
+    /// The task of the event that is applied, if that is known without a search.
+    #[serde(skip)]
+    about: Option<Ix>,
     /// Placements that were set aside before they ended, since the driver last asked.
     #[serde(skip)]
     displaced: usize,
@@ -236,9 +239,23 @@ impl RunState {
         self.limits.clone_from(limits);
     }
 
+    /// As [`apply`](Self::apply), of an event about the task of that number.
+    pub(crate) fn apply_to(
+        &mut self,
+        ix: Ix,
+        seq: u64,
+        at: Timestamp,
+        e: &Event,
+    ) -> Result<(), String> {
+        self.about = Some(ix);
+        let r = self.apply(seq, at, e);
+        self.about = None;
+        r
+    }
+
     fn ix(&self, id: &TaskId) -> Result<Ix, String> {
-        self.nodes
-            .ix(id)
+        self.about
+            .or_else(|| self.nodes.ix(id))
             .ok_or_else(|| format!("a record names the task `{id}`, which does not exist"))
     }
 }
