@@ -9,12 +9,14 @@ mod executor;
 mod host;
 mod journal;
 mod sandbox;
+mod sim;
 mod workers;
 
 pub use executor::executor;
 pub use host::RecordingHost;
 pub use journal::{journal, journal_expiry};
 pub use sandbox::{SandboxBed, sandbox, sandbox_files};
+pub use sim::{SimAct, SimClock, SimEnd, SimExecutor, SimRng};
 pub use workers::{KitSource, kit_workers};
 
 use smallhands_core::{Ambient, BlobStore, BoxFuture, NoGuard, NoSecrets};
