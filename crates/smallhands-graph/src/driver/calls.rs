@@ -168,7 +168,6 @@ impl Driver {
     }
 
     pub(super) async fn tick(&mut self, t: Tick) {
-        self.at = self.plan.engine.clock.now();
         match t {
             Tick::Wake(ix) => self.plan.state.wake(ix),
             Tick::Rate => self.rate_tick = false,

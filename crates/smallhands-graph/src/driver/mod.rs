@@ -77,6 +77,16 @@ enum After {
     Acknowledge(Arc<dyn TaskHandle>),
 }
 
+/// What a driver waited for.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
+enum Next {
+    Written(Result<u64, crate::StoreError>),
+    Said(Option<Msg>),
+    Reported(Placement, AttemptReport),
+    Placed(Placement, Placed),
+    Tick(Tick),
+}
+
 /// Something whose time has come.
 enum Tick {
     /// The wait before an attempt is over.
@@ -157,16 +167,23 @@ impl Driver {
 
     /// Waits for whatever happens next.
     async fn take_one(&mut self) -> Result<(), GraphError> {
-        tokio::select! {
+        let next = tokio::select! {
             biased;
-            r = written(&mut self.writing) => self.written(r).await?,
-            m = self.rx.recv() => match m {
-                Some(m) => self.take(m).await?,
-                None => return Err(GraphError::Stopped("nobody holds the run".into())),
-            },
-            Some((p, report)) = self.live.next() => self.reported(p, report).await,
-            Some((p, placed)) = self.placing.next() => self.placed(p, placed).await,
-            Some(t) = self.ticks.next() => self.tick(t).await,
+            r = written(&mut self.writing) => Next::Written(r),
+            m = self.rx.recv() => Next::Said(m),
+            Some((p, report)) = self.live.next() => Next::Reported(p, report),
+            Some((p, placed)) = self.placing.next() => Next::Placed(p, placed),
+            Some(t) = self.ticks.next() => Next::Tick(t),
+        };
+        // It may have been a long wait.
+        self.at = self.plan.engine.clock.now();
+        match next {
+            Next::Written(r) => self.written(r).await?,
+            Next::Said(Some(m)) => self.take(m).await?,
+            Next::Said(None) => return Err(GraphError::Stopped("nobody holds the run".into())),
+            Next::Reported(p, report) => self.reported(p, report).await,
+            Next::Placed(p, placed) => self.placed(p, placed).await,
+            Next::Tick(t) => self.tick(t).await,
         }
         Ok(())
     }
