@@ -125,7 +125,7 @@ impl Driver {
         }
     }
 
-    pub(super) async fn patch(&mut self, patch: GraphPatch, reply: Reply<u64>) {
+    pub(super) fn patch(&mut self, patch: GraphPatch, reply: Reply<u64>) {
         if let Err(why) = self.plan.state.check_patch(&patch) {
             // Whoever asked may be gone.
             drop(reply.send(Err(GraphError::Patch(why))));
@@ -134,7 +134,6 @@ impl Driver {
         self.log(Event::Patched { patch, by: None });
         let revision = self.plan.state.revision;
         self.after.push(After::Patched(reply, revision));
-        self.stop_superseded().await;
     }
 
     // ---- what time brings
@@ -178,7 +177,6 @@ impl Driver {
                 if let Some(n) = asleep.filter(|n| n.questions.contains_key(&id)) {
                     let task = n.spec.id.clone();
                     self.log(Event::Expired { task, id });
-                    self.stop_superseded().await;
                 }
             }
             Tick::Nothing => {}

@@ -50,6 +50,8 @@ pub(crate) struct Driver {
     rate_tick: bool,
     /// Placements whose report is still to come.
     open: usize,
+    /// What runs was asked to stop because the run fails.
+    failed: bool,
     pausing: bool,
     stopping: bool,
     grace_over: bool,
@@ -132,6 +134,7 @@ impl Driver {
             ticks: FuturesUnordered::new(),
             rate_tick: false,
             open: 0,
+            failed: false,
             pausing: false,
             stopping: false,
             grace_over: false,
@@ -151,6 +154,7 @@ impl Driver {
         loop {
             self.at = self.plan.engine.clock.now();
             self.schedule();
+            self.stop_unwanted().await;
             if self.writing.is_none() {
                 if self.batch.is_empty() && self.after.is_empty() {
                     if let Some(status) = self.rest() {
@@ -229,7 +233,7 @@ impl Driver {
                 value,
                 reply,
             } => self.answer(task, ask, value, reply),
-            Msg::Patch { patch, reply } => self.patch(*patch, reply).await,
+            Msg::Patch { patch, reply } => self.patch(*patch, reply),
             Msg::Pause => self.pausing = true,
             Msg::Cancel => {
                 self.log(Event::CancelRequested);

@@ -37,7 +37,8 @@ impl Driver {
             Err(f) => return self.reported(p, never_ran(f)).await,
         };
         let state = &self.plan.state;
-        let wanted = state.is_placed(p.0, p.1) && !state.cancelling;
+        let over = state.cancelling || state.failing && !state.undoes(p.0);
+        let wanted = state.is_placed(p.0, p.1) && !over;
         if self.stopping || !wanted {
             handle.cancel(CancelMode::Soft).await;
         }
@@ -91,9 +92,14 @@ impl Driver {
             self.handles.remove(&fence);
             return;
         }
-        let was_failing = self.plan.state.failing;
         self.ended(ix, fence, report);
-        if self.plan.state.failing && !was_failing {
+    }
+
+    /// Whatever made the run fail or set a placement aside: a report, a condition, an input, a
+    /// deadline, a patch.
+    pub(super) async fn stop_unwanted(&mut self) {
+        if self.plan.state.failing && !self.failed {
+            self.failed = true;
             self.stop_all().await;
         }
         self.stop_superseded().await;
@@ -199,7 +205,7 @@ impl Driver {
     }
 
     /// Stops placements that no longer count: what they still say is recorded and ignored.
-    pub(super) async fn stop_superseded(&mut self) {
+    async fn stop_superseded(&mut self) {
         if !self.plan.state.take_displaced() {
             return;
         }
