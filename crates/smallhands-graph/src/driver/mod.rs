@@ -17,7 +17,7 @@ use smallhands_core::{
     AskId, AttemptReport, BoxFuture, Effect, Failure, Halt, HostReply, TaskEnvelope, TaskHandle,
     Timestamp,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub(crate) struct Plan {
@@ -44,7 +44,8 @@ pub(crate) struct Driver {
     /// Submissions that an executor keeps waiting.
     placing: Unordered<(Placement, Placed)>,
     live: Unordered<(Placement, AttemptReport)>,
-    handles: HashMap<u64, (Ix, Arc<dyn TaskHandle>)>,
+    /// In order, so that a simulated run stops them in the same order each time.
+    handles: BTreeMap<u64, (Ix, Arc<dyn TaskHandle>)>,
     ticks: Unordered<Tick>,
     /// When the rate of a group lets the next task start, if that is waited for.
     rate_tick: bool,
@@ -130,7 +131,7 @@ impl Driver {
             writing: None,
             placing: FuturesUnordered::new(),
             live: FuturesUnordered::new(),
-            handles: HashMap::new(),
+            handles: BTreeMap::new(),
             ticks: FuturesUnordered::new(),
             rate_tick: false,
             open: 0,
