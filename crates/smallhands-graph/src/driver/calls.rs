@@ -158,11 +158,20 @@ impl Driver {
         if n.state != NodeState::Suspended {
             return;
         }
+        let (task, mut over) = (n.spec.id.clone(), Vec::new());
         for (id, q) in &n.questions {
-            if let Some(d) = q.deadline {
-                let left = Duration::from_millis(d.0.saturating_sub(self.at.0));
-                self.later(left, Tick::Deadline(ix, id.clone()));
+            match q.deadline.map(|d| d.0.saturating_sub(self.at.0)) {
+                // At once: a run that seems to wait for an answer only would rest before the tick.
+                Some(0) => over.push(id.clone()),
+                Some(ms) => {
+                    self.later(Duration::from_millis(ms), Tick::Deadline(ix, id.clone()));
+                }
+                None => {}
             }
+        }
+        for id in over {
+            let task = task.clone();
+            self.log(Event::Expired { task, id });
         }
     }
 

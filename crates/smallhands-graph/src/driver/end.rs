@@ -32,11 +32,12 @@ impl Driver {
         let state = &self.plan.state;
         if self.stopping {
             let over = self.open == 0 || self.grace_over;
-            let status = if state.running() == 0 && !state.can_start() {
-                state.resting_status()
-            } else {
-                RunStatus::Paused
-            };
+            let status =
+                if state.running() == 0 && !state.can_start() && state.delayed().next().is_none() {
+                    state.resting_status()
+                } else {
+                    RunStatus::Paused
+                };
             return over.then_some(status);
         }
         if state.running() > 0 {
@@ -46,7 +47,7 @@ impl Driver {
             return Some(RunStatus::Cancelled);
         }
         if self.pausing {
-            let more = state.can_start() || state.undoing();
+            let more = state.can_start() || state.undoing() || state.delayed().next().is_some();
             let status = if more {
                 RunStatus::Paused
             } else {
