@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use smallhands_core::{
     Digest, Failure, FailureClass, MapOver, OnFailure, SubGraph, TaskId, TaskSpec,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The tasks that a map or a sub-graph becomes; `None` for any other task.
 pub(crate) fn children(state: &RunState, ix: Ix) -> Option<Result<Vec<Arc<TaskSpec>>, Failure>> {
@@ -52,7 +55,7 @@ fn of_map(
             map.pointer, map.from
         )));
     };
-    let mut same = BTreeMap::new();
+    let (mut same, mut used) = (BTreeMap::new(), BTreeSet::new());
     let mut instance = |item: Value| {
         let key = key_of(map, &item).ok_or_else(|| {
             let pointer = map.key.as_deref().unwrap_or_default();
@@ -60,10 +63,16 @@ fn of_map(
         })?;
         // Equal elements are told apart by how many there were before.
         let n = same.entry(key.clone()).or_insert(0_u32);
-        *n += 1;
-        let key = match *n {
-            1 => key,
-            n => format!("{key}#{n}"),
+        let key = loop {
+            *n += 1;
+            let key = match *n {
+                1 => key.clone(),
+                n => format!("{key}#{n}"),
+            };
+            // Another element may have that name by itself.
+            if used.insert(key.clone()) {
+                break key;
+            }
         };
         Ok(Arc::new(instance_of(spec, map, input, &key, item)?))
     };
