@@ -20,7 +20,7 @@ enum Next<'a> {
     Again,
     /// A new attempt, without steps but those that nobody may repeat.
     Retry,
-    Suspend,
+    Suspend(&'a AskId),
     Cancel,
     Fail(Failure),
 }
@@ -113,10 +113,10 @@ impl RunState {
                 self.set(ix, NodeState::Ready);
             }
             // The answer may have come while the task was on its way to sleep.
-            Next::Suspend if self.nodes.at(ix).questions.is_empty() => {
+            Next::Suspend(id) if self.nodes.at(ix).answers.contains_key(id) => {
                 self.set(ix, NodeState::Ready);
             }
-            Next::Suspend => self.set(ix, NodeState::Suspended),
+            Next::Suspend(_) => self.set(ix, NodeState::Suspended),
             Next::Cancel => self.settle(ix, NodeState::Cancelled),
             Next::Fail(f) => self.fail(ix, f),
         }
@@ -129,6 +129,7 @@ impl RunState {
         n.flow.losses = 0;
         n.flow.divergences = 0;
         n.steps.clear();
+        n.questions.clear();
         n.answers.clear();
         self.set(ix, NodeState::Ready);
     }
@@ -142,7 +143,18 @@ impl RunState {
         let n = self.nodes.at(ix);
         let repeatable = n.steps.iter().all(|s| s.intent().effect.may_repeat());
         match halt {
-            Halt::Suspended(_) => Next::Suspend,
+            Halt::Suspended(id) if n.answers.contains_key(id) || n.questions.contains_key(id) => {
+                Next::Suspend(id)
+            }
+            // It would be placed again for ever.
+            Halt::Suspended(id) => {
+                let why = format!("it waits for an answer to `{id}`, which it never asked");
+                Next::Fail(Failure::new(
+                    "question.unknown",
+                    FailureClass::Protocol,
+                    why,
+                ))
+            }
             Halt::Cancelled => Next::Cancel,
             Halt::Unknown(step) => Next::Fail(unknown(&format!(
                 "step `{step}` was begun and it cannot be told whether it happened"
