@@ -27,10 +27,7 @@ impl RunState {
             NodeState::Running { .. } => {
                 self.running -= 1;
                 self.displaced += 1;
-                let (u, r) = (&mut self.used, spec.resources);
-                u.cpu_milli -= r.cpu_milli;
-                u.memory_mb -= r.memory_mb;
-                u.gpus -= r.gpus;
+                self.used.less(spec.resources);
                 if let Some(g) = group {
                     self.ready.stopped(g);
                 }
@@ -47,10 +44,7 @@ impl RunState {
         }
         if starts {
             self.running += 1;
-            let (u, r) = (&mut self.used, spec.resources);
-            u.cpu_milli += r.cpu_milli;
-            u.memory_mb += r.memory_mb;
-            u.gpus += r.gpus;
+            self.used.more(spec.resources);
             if let Some(g) = group {
                 self.ready.started(g, at, self.limits.get(g.as_ref()));
             }

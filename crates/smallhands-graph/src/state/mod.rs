@@ -16,12 +16,12 @@ pub(crate) use ready::Start;
 pub use status::{NodeState, RunStatus};
 
 use crate::{Durability, Event};
-use ready::Ready;
+use ready::{Ready, Used};
 use serde::Serialize;
 use serde_json::Value;
 use smallhands_core::{
-    BlobRef, Budget, Failure, FailureClass, GroupLimit, PriorStep, Resources, SecretName, TaskId,
-    Timestamp, Usage,
+    BlobRef, Budget, Failure, FailureClass, GroupLimit, PriorStep, SecretName, TaskId, Timestamp,
+    Usage,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +80,7 @@ pub struct RunState {
     held: BTreeMap<(Ix, u64, String), Usage>,
     /// What the placed tasks take.
     #[serde(skip)]
-    used: Resources,
+    used: Used,
     #[serde(skip)]
     running: usize,
     /// The task of the event that is applied, if that is known without a search.

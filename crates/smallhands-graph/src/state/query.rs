@@ -90,7 +90,7 @@ impl RunState {
     }
     /// What the placed tasks take of the capacity.
     pub(crate) fn in_use(&self) -> Resources {
-        self.used
+        self.used.sum()
     }
     /// Every placement that counts.
     pub(crate) fn placed(&self) -> Vec<(Ix, u64)> {

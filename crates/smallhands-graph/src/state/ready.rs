@@ -1,7 +1,7 @@
 //! Which of the tasks that can start are to start next.
 
 use super::Ix;
-use smallhands_core::{GroupLimit, Timestamp};
+use smallhands_core::{GroupLimit, Resources, Timestamp};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,6 +51,37 @@ enum Room {
     Now,
     In(u64),
     Full,
+}
+
+/// What the placed tasks take, in a type that their sum cannot exceed: an engine without a capacity
+/// places whatever is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used([u64; 3]);
+
+impl Used {
+    fn of(r: Resources) -> [u64; 3] {
+        [r.cpu_milli, r.memory_mb, r.gpus].map(u64::from)
+    }
+    pub(super) fn more(&mut self, r: Resources) {
+        self.0
+            .iter_mut()
+            .zip(Self::of(r))
+            .for_each(|(u, r)| *u += r);
+    }
+    pub(super) fn less(&mut self, r: Resources) {
+        self.0
+            .iter_mut()
+            .zip(Self::of(r))
+            .for_each(|(u, r)| *u -= r);
+    }
+    pub(super) fn sum(self) -> Resources {
+        let [cpu_milli, memory_mb, gpus] = self.0.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        Resources {
+            cpu_milli,
+            memory_mb,
+            gpus,
+        }
+    }
 }
 
 /// What may start.
