@@ -112,9 +112,10 @@ fn instance_of(
             OnFailure::FailRun | OnFailure::Compensate(_) => OnFailure::FailRun,
             _ => OnFailure::SkipDependents,
         },
-        group: match map.max_parallel {
-            Some(_) => Some(instances(&spec.id).into()),
-            None => spec.group.clone(),
+        group: match (&spec.group, map.max_parallel) {
+            (None, Some(_)) => Some(instances(&spec.id).into()),
+            // The limit of the map is then looked at apart.
+            (own, _) => own.clone(),
         },
         idempotency_key: (spec.idempotency_key.as_ref()).map(|k| format!("{k}/{key}").into()),
         ..spec.clone()

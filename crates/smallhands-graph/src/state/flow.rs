@@ -26,6 +26,9 @@ impl RunState {
         match old {
             NodeState::Running { .. } => {
                 self.running -= 1;
+                if let Some(f) = self.around(ix) {
+                    f.placed_children -= 1;
+                }
                 self.displaced += 1;
                 self.used.less(spec.resources);
                 if let Some(g) = group {
@@ -44,6 +47,9 @@ impl RunState {
         }
         if starts {
             self.running += 1;
+            if let Some(f) = self.around(ix) {
+                f.placed_children += 1;
+            }
             self.used.more(spec.resources);
             if let Some(g) = group {
                 self.ready.started(g, at, self.limits.get(g.as_ref()));
@@ -55,6 +61,13 @@ impl RunState {
         } else if asleep {
             self.asleep.insert(ix);
         }
+    }
+
+    fn around(&mut self, ix: Ix) -> Option<&mut Flow> {
+        let p = self.nodes.at(ix).flow.parent?;
+        // It may be on its way out of the graph, and these with it.
+        self.nodes.find(p)?;
+        Some(&mut self.nodes.at_mut(p).flow)
     }
 
     // ---- into the graph

@@ -63,6 +63,7 @@ pub(super) struct Flow {
     pub(super) parent: Option<Ix>,
     pub(super) children: Vec<Ix>,
     pub(super) open_children: u32,
+    pub(super) placed_children: u32,
     /// The task whose output added it.
     pub(super) added_by: Option<Ix>,
     /// When its next attempt may start, and how long that was to wait.

@@ -70,8 +70,22 @@ impl RunState {
     /// What is to be placed next at that time.
     pub(crate) fn next_start(&self, now: Timestamp, fits: impl Fn(&Node) -> bool) -> Start {
         self.ready.next(&self.limits, now, self.failing, |ix| {
-            fits(self.nodes.at(ix))
+            let n = self.nodes.at(ix);
+            fits(n) && self.map_has_room(n)
         })
+    }
+    /// An instance whose group is not that of its map may still have to wait for its map.
+    fn map_has_room(&self, n: &Node) -> bool {
+        let Some(p) = n
+            .flow
+            .parent
+            .filter(|_| n.spec.group.is_some() && !n.flow.undo)
+        else {
+            return true;
+        };
+        let p = self.nodes.at(p);
+        let most = p.spec.map.as_ref().and_then(|m| m.max_parallel);
+        most.is_none_or(|most| p.flow.placed_children < most)
     }
     pub(crate) fn undecided(&self) -> Option<Ix> {
         self.undecided.first().copied()
