@@ -4,6 +4,7 @@ use crate::{
     driver::{Driver, Plan},
     host::Msg,
 };
+use futures_util::FutureExt;
 use serde_json::Value;
 use smallhands_core::{
     AskId, Budget, Clock, DispatchKey, Executor, GroupLimit, Notice, Resources, RunId, SecretName,
@@ -141,6 +142,8 @@ pub struct RunHandle {
     updates: Option<broadcast::Receiver<Update>>,
     source: broadcast::WeakSender<Update>,
     task: JoinHandle<Result<RunResult, GraphError>>,
+    store: Arc<dyn StateStore>,
+    lease: Lease,
 }
 
 impl fmt::Debug for RunHandle {
@@ -230,8 +233,25 @@ impl RunHandle {
 }
 
 impl Drop for RunHandle {
+    /// The driver is dropped when its runtime comes to it; whoever resumes the run must not have to
+    /// wait for that.
     fn drop(&mut self) {
+        if self.task.is_finished() {
+            return;
+        }
         self.task.abort();
+        let (store, lease) = (self.store.clone(), self.lease.clone());
+        give_back(store, lease);
+    }
+}
+
+/// Gives a lease back, at once where the store can.
+pub(crate) fn give_back(store: Arc<dyn StateStore>, lease: Lease) {
+    let mut release = Box::pin(async move { store.release(&lease).await });
+    if (&mut release).now_or_never().is_none()
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        drop(runtime.spawn(release));
     }
 }
 
@@ -393,6 +413,7 @@ impl Engine {
         let run = lease.run.clone();
         let (updates, rx) = broadcast::channel(4096);
         let source = updates.downgrade();
+        let (store, held) = (self.store.clone(), lease.clone());
         let plan = Plan {
             engine: Arc::new(self.clone()),
             lease,
@@ -406,6 +427,8 @@ impl Engine {
             to,
             updates: Some(rx),
             source,
+            store,
+            lease: held,
             task: tokio::spawn(driver.run().instrument(span)),
         })
     }

@@ -1,7 +1,7 @@
 //! How driving ends.
 
 use super::{Driver, Tick};
-use crate::{Event, GraphError, RunResult, RunStatus, host::Msg};
+use crate::{Event, GraphError, RunResult, RunStatus, engine::give_back, host::Msg};
 use futures_util::FutureExt;
 use smallhands_core::CancelMode;
 
@@ -103,11 +103,6 @@ impl Drop for Driver {
             return;
         }
         let (store, lease) = (self.plan.engine.store.clone(), self.plan.lease.clone());
-        let mut release = Box::pin(async move { store.release(&lease).await });
-        if (&mut release).now_or_never().is_none()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            drop(runtime.spawn(release));
-        }
+        give_back(store, lease);
     }
 }
