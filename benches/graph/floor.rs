@@ -1,5 +1,5 @@
 use crate::bed::Result;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, params, types::Value};
 use smallhands_graph::Durability;
 use std::{
     path::Path,
@@ -11,7 +11,19 @@ pub(crate) struct Row {
     at: i64,
     kind: String,
     version: i64,
-    pub(crate) body: String,
+    /// Text, or the reference to a body that lies in the blob store.
+    body: Value,
+}
+
+impl Row {
+    /// Bytes of the body as the row holds it.
+    pub(crate) fn len(&self) -> usize {
+        match &self.body {
+            Value::Text(t) => t.len(),
+            Value::Blob(b) => b.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// What a store wrote for the run.

@@ -13,7 +13,7 @@ pub(crate) fn chain(bed: &Bed) -> Result<Record> {
     let dir = bed.fresh("chain")?;
     let store = sqlite(&dir)?;
     bed.drive(&store, Work::chain(1000 / bed.shrink))?;
-    let text: usize = floor::rows(&dir)?.iter().map(|r| r.body.len()).sum();
+    let text: usize = floor::rows(&dir)?.iter().map(|r| r.len()).sum();
     let size = floor::journal_mb(&dir)?;
     let anchor = "the bodies of its records alone; the aim is 3 MB";
     let name = "graph/chain_1000_db_mb";

@@ -44,7 +44,8 @@ pub struct RunInfo {
     pub head: RunHead,
     /// Its last record.
     pub last: u64,
-    /// Bytes of its own record bodies, those inherited by a fork not counted.
+    /// Bytes of its own record bodies, those inherited by a fork not counted; for people: those of
+    /// the last appends without a head may be missing.
     pub bytes: u64,
     /// The run that it was forked from, and after which record.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ mod place;
 mod schedule;
 
 use crate::{
-    Durability, Engine, Event, GraphError, Lease, Record, RunResult, RunState, Update,
+    Durability, Engine, Event, GraphError, Lease, Record, RunHead, RunResult, RunState, Update,
     host::{Host, Msg},
     state::Ix,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Driver {
     batch: Vec<(Timestamp, Arc<Event>)>,
     after: Vec<After>,
     writing: Option<Writing>,
+    /// As the store has it.
+    head: RunHead,
     /// Submissions that an executor keeps waiting.
     placing: Unordered<(Placement, Placed)>,
     live: Unordered<(Placement, AttemptReport)>,
@@ -81,7 +83,6 @@ enum After {
 }
 
 /// What a driver waited for.
-#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
 enum Next {
     Written(Result<u64, crate::StoreError>),
     Said(Option<Msg>),
@@ -129,6 +130,7 @@ impl Driver {
             batch: Vec::new(),
             after: Vec::new(),
             writing: None,
+            head: RunHead::default(),
             placing: FuturesUnordered::new(),
             live: FuturesUnordered::new(),
             handles: BTreeMap::new(),
@@ -186,7 +188,7 @@ impl Driver {
             Next::Written(r) => self.written(r).await?,
             Next::Said(Some(m)) => self.take(m).await?,
             Next::Said(None) => return Err(GraphError::Stopped("nobody holds the run".into())),
-            Next::Reported(p, report) => self.reported(p, report).await,
+            Next::Reported(p, report) => self.reported(p, report),
             Next::Placed(p, placed) => self.placed(p, placed).await,
             Next::Tick(t) => self.tick(t).await,
         }
@@ -214,7 +216,7 @@ impl Driver {
                 && let Some(Some((p, report))) = self.live.next().now_or_never()
             {
                 room -= 1;
-                self.reported(p, report).await;
+                self.reported(p, report);
             }
             if room == 0 || room == before || self.writing.is_some() {
                 return Ok(());
@@ -290,16 +292,15 @@ impl Driver {
             };
             let of = |(at, e): &(Timestamp, Arc<Event>)| Record::of(e.clone(), *at);
             let records = events.iter().map(of).collect();
-            let (store, lease, head) = (
-                self.plan.engine.store.clone(),
-                self.plan.lease.clone(),
-                state.head(),
-            );
-            Box::pin(async move {
-                store
-                    .append(&lease, before, records, Some(head), level)
-                    .await
-            })
+            let (store, lease) = (self.plan.engine.store.clone(), self.plan.lease.clone());
+            let head = state.head();
+            // One that says nothing new but the time is not worth a page.
+            let news = RunHead {
+                updated: self.head.updated,
+                ..head.clone()
+            } != self.head;
+            let head = news.then(|| self.head.clone_from(&head)).map(|()| head);
+            Box::pin(async move { store.append(&lease, before, records, head, level).await })
         };
         self.writing = Some(Writing {
             done,

@@ -34,7 +34,7 @@ impl Driver {
     pub(super) async fn placed(&mut self, p: Placement, placed: super::Placed) {
         let handle = match placed {
             Ok(handle) => handle,
-            Err(f) => return self.reported(p, never_ran(f)).await,
+            Err(f) => return self.reported(p, never_ran(f)),
         };
         let state = &self.plan.state;
         let over = state.cancelling || state.failing && !state.undoes(p.0);
@@ -85,7 +85,7 @@ impl Driver {
         self.flush().await
     }
 
-    pub(super) async fn reported(&mut self, (ix, fence): Placement, report: AttemptReport) {
+    pub(super) fn reported(&mut self, (ix, fence): Placement, report: AttemptReport) {
         self.open -= 1;
         if self.stopping && !matches!(report.outcome, Outcome::Done(_)) {
             // Left as running: whoever resumes the run finds it so.

@@ -278,7 +278,7 @@ fn whole(
             },
         }
     }
-    if last != run.last {
+    if last < run.last {
         let what = format!("It should end at record {} and ends at {last}", run.last);
         report.add(FindingKind::Gap, Some((&run.id, None)), what);
     }
@@ -318,7 +318,7 @@ fn origin(conn: &Connection, run: &RunRow, report: &mut CheckReport) -> Sql<()> 
         return Ok(());
     };
     let last: Option<i64> = conn
-        .prepare_cached("SELECT last FROM runs WHERE n = ?1")?
+        .prepare_cached("SELECT last FROM ends WHERE n = ?1")?
         .query_row(params![parent], |r| r.get(0))
         .optional()?;
     let what = match last.map(i64::unsigned_abs) {

@@ -18,7 +18,7 @@ pub(super) struct Part {
 
 /// The parts of a run's journal, the oldest first, without those that end before `after`.
 pub(super) fn parts(conn: &Connection, n: i64, after: u64) -> rusqlite::Result<Vec<Part>> {
-    let mut q = conn.prepare_cached("SELECT last, parent, parent_seq FROM runs WHERE n = ?1")?;
+    let mut q = conn.prepare_cached("SELECT last, parent, parent_seq FROM ends WHERE n = ?1")?;
     let (mut parts, mut next, mut end) = (Vec::new(), Some(n), u64::MAX);
     while let Some(n) = next {
         let row = q
@@ -102,7 +102,7 @@ pub(super) fn delete(tx: &Connection, l: &Lease) -> rusqlite::Result<Reply> {
 /// Removes what no fork needs of a run without a name; returns its parent if that may go as well.
 fn bury(tx: &Connection, n: i64) -> rusqlite::Result<Option<i64>> {
     let (name, parent, last): (Option<String>, Option<i64>, i64) = tx.query_row(
-        "SELECT run, parent, last FROM runs WHERE n = ?1",
+        "SELECT run, parent, last FROM ends WHERE n = ?1",
         params![n],
         |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
     )?;

@@ -79,6 +79,7 @@ impl SqliteStore {
         let (writer, jobs) = mpsc::channel(QUEUE);
         let (inline, waiting) = (Arc::new(AtomicUsize::new(Self::INLINE)), Arc::default());
         let mut sink = Writer {
+            unsaid: HashMap::new(),
             conn,
             synced: Durability::ProcessCrash,
             blobs: blobs.clone(),

@@ -86,7 +86,7 @@ pub(super) fn runs(
     limit: usize,
 ) -> Result<Vec<RunInfo>, StoreError> {
     let mut q = conn.prepare_cached(
-        "SELECT run, head, last, bytes, forked, parent_seq FROM runs
+        "SELECT run, head, last, bytes, forked, parent_seq FROM ends
          WHERE run > ?1 AND last > 0 ORDER BY run LIMIT ?2",
     )?;
     let from = from.map(RunId::as_str).unwrap_or_default();

@@ -12,6 +12,9 @@ pub(super) const LAYOUT: i64 = 1;
 /// appended to at its end, which fills its pages, and repeats no id of a run. A body that lies in
 /// the blob store is a reference of type BLOB; any other is TEXT.
 ///
+/// `runs.last` may be behind: an append that changes nothing of the head leaves the row, and with it
+/// a page, alone. `ends` has the true one.
+///
 /// A run without a name was deleted; forks of it need some of its records still.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS runs(
@@ -19,6 +22,12 @@ CREATE TABLE IF NOT EXISTS runs(
   last INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, head TEXT,
   parent INTEGER, parent_seq INTEGER NOT NULL DEFAULT 0, forked TEXT
 );
+CREATE VIEW IF NOT EXISTS ends AS SELECT
+  n, run, epoch, owner, bytes, head, parent, parent_seq, forked,
+  max(last, COALESCE((
+    SELECT id & ((1 << 40) - 1) FROM records WHERE id > n << 40 AND id < (n + 1) << 40 ORDER BY id DESC LIMIT 1
+  ), 0)) AS last
+FROM runs;
 CREATE INDEX IF NOT EXISTS children ON runs(parent) WHERE parent IS NOT NULL;
 CREATE TABLE IF NOT EXISTS records(
   id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL

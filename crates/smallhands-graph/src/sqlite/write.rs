@@ -7,9 +7,12 @@ use super::{
 use crate::{Durability, Lease, Record, RunHead, StoreError, group::Sink, waiting::Waiting};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use smallhands_core::{BlobStore, RunId};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -62,7 +65,13 @@ pub(super) struct Writer {
     pub(super) blobs: Arc<dyn BlobStore>,
     pub(super) inline: Arc<AtomicUsize>,
     pub(super) waiting: Arc<Waiting>,
+    pub(super) unsaid: Unsaid,
 }
+
+/// Bytes appended to runs and not yet in their rows.
+pub(super) type Unsaid = HashMap<i64, u64>;
+/// So many bytes may be lost from a run's size, which is for people, when the process dies.
+const UNSAID: u64 = 64 << 10;
 
 impl Sink for Writer {
     type Job = Job;
@@ -85,7 +94,7 @@ impl Sink for Writer {
             })
             .collect();
         self.set_level(level)
-            .and_then(|()| transact(&mut self.conn, batch, bodies))
+            .and_then(|()| transact(&mut self.conn, batch, bodies, &mut self.unsaid))
             .map_err(|e| Err(e.into()))
     }
 
@@ -124,6 +133,7 @@ fn transact(
     conn: &mut Connection,
     batch: &[Job],
     bodies: Vec<Result<Vec<Body<'_>>, StoreError>>,
+    unsaid: &mut Unsaid,
 ) -> rusqlite::Result<Vec<Reply>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut replies = Vec::with_capacity(batch.len());
@@ -142,7 +152,7 @@ fn transact(
                     ..
                 },
                 Ok(bodies),
-            ) => append(&tx, lease, *after, records, &bodies, head.as_ref())?,
+            ) => append(&tx, lease, *after, records, &bodies, head.as_ref(), unsaid)?,
         });
     }
     tx.commit()?;
@@ -168,7 +178,7 @@ pub(super) struct Row {
 }
 
 pub(super) fn row(tx: &Connection, run: &RunId) -> rusqlite::Result<Option<Row>> {
-    tx.prepare_cached("SELECT n, epoch, last FROM runs WHERE run = ?1")?
+    tx.prepare_cached("SELECT n, epoch, last FROM ends WHERE run = ?1")?
         .query_row(params![run.as_str()], |r| {
             Ok(Row {
                 n: r.get(0)?,
@@ -194,6 +204,7 @@ fn append(
     records: &[Record],
     bodies: &[Body<'_>],
     head: Option<&RunHead>,
+    unsaid: &mut Unsaid,
 ) -> rusqlite::Result<Reply> {
     let run = match leased(tx, l)? {
         Ok(run) => run,
@@ -218,11 +229,16 @@ fn append(
         ])?;
     }
     let last = after + records.len() as u64;
-    let head = head.and_then(|h| serde_json::to_string(h).ok());
-    tx.prepare_cached(
-        "UPDATE runs SET last = ?2, bytes = bytes + ?3, head = COALESCE(?4, head) WHERE n = ?1",
-    )?
-    .execute(params![run.n, sql(last), sql(bytes), head])?;
+    let unsaid = unsaid.entry(run.n).or_default();
+    *unsaid += bytes;
+    if head.is_some() || *unsaid > UNSAID {
+        let head = head.and_then(|h| serde_json::to_string(h).ok());
+        tx.prepare_cached(
+            "UPDATE runs SET last = ?2, bytes = bytes + ?3, head = COALESCE(?4, head) WHERE n = ?1",
+        )?
+        .execute(params![run.n, sql(last), sql(*unsaid), head])?;
+        *unsaid = 0;
+    }
     Ok(Ok(last))
 }
 

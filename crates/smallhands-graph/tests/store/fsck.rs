@@ -108,7 +108,7 @@ async fn each_damage_is_told_with_what_to_do() {
             "run `a`: It should end at record 60 and ends at 59",
         ),
         (
-            "UPDATE runs SET last = 59 WHERE run = 'a'".into(),
+            "UPDATE runs SET last = 61 WHERE run = 'a'".into(),
             Gap,
             "should end at record 59 and ends at 60",
         ),

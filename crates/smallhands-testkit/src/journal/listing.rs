@@ -35,7 +35,9 @@ pub(super) async fn facts(s: Arc<dyn StateStore>) -> Result<(), String> {
     s.append(&l, 0, vec![rec(1), rec(2)], Some(head("one")), LEVEL)
         .await
         .map_err(text)?;
-    append(&*s, &l, 2, 1).await.map_err(text)?;
+    s.append(&l, 2, vec![rec(3)], Some(head("one")), LEVEL)
+        .await
+        .map_err(text)?;
     let all = s.runs(None, 9).await.map_err(text)?;
     let promised = RunInfo {
         id: "r".into(),
