@@ -1,10 +1,10 @@
 //! Attempts, their steps, and what their ends lead to.
 
-use super::{Ix, NodeState, RunState};
+use super::{Ix, Node, NodeState, RunState};
 use serde_json::Value;
 use smallhands_core::{
-    AskId, AttemptReport, Effect, Failure, FailureClass, Halt, Outcome, PriorStep, StepRecord,
-    TaskId, TaskOutput, Timestamp,
+    AskId, AttemptReport, Effect, Failure, FailureClass, Halt, OnFailure, Outcome, PriorStep,
+    StepRecord, TaskId, TaskOutput, Timestamp,
 };
 
 /// So many processes may die under one attempt before the attempt has failed.
@@ -205,20 +205,19 @@ impl RunState {
     /// Failed tasks get a new attempt; what was skipped or cancelled because of them waits again.
     pub(super) fn revive(&mut self, tasks: &[TaskId]) -> Result<(), String> {
         let named = tasks.iter().map(|id| self.ix(id));
-        let named = named.collect::<Result<Vec<_>, _>>()?;
+        let mut named = named.collect::<Result<Vec<_>, _>>()?;
+        named.retain(|ix| !self.inside_done(*ix));
+        // What compensated goes with the failure; should the task fail again, it comes again.
+        for ix in &named {
+            self.drop_undo(*ix);
+        }
         // A task that failed with those that it stands for is open again through these.
         let own = |ix: &Ix| {
-            !self
-                .nodes
-                .at(*ix)
-                .flow
-                .children
-                .iter()
-                .any(|c| !self.nodes.at(*c).flow.undo)
+            let n = self.nodes.find(*ix);
+            n.is_some_and(|n| n.flow.children.is_empty())
         };
         let named: Vec<_> = named.into_iter().filter(own).collect();
         for ix in &named {
-            self.drop_children(*ix);
             let n = self.nodes.at_mut(*ix);
             n.attempt += 1;
             n.flow.losses = 0;
@@ -227,9 +226,7 @@ impl RunState {
             // Whoever revives the task has looked at what was in doubt.
             n.steps.retain(|s| outlives_attempt(s, false));
         }
-        self.failing = false;
         self.cancelling = false;
-        self.owed.clear();
         let mut again = Vec::new();
         for ix in self.nodes.numbers() {
             let Some(n) = self.nodes.find(ix) else {
@@ -243,7 +240,8 @@ impl RunState {
                 NodeState::Undecided | NodeState::Ready => n.started.is_none(),
                 _ => false,
             };
-            if skipped || cancelled || idle || named.contains(&ix) {
+            let tried = named.contains(&ix);
+            if (skipped || cancelled || idle || tried) && !self.inside_done(ix) {
                 again.push(ix);
             }
         }
@@ -260,7 +258,48 @@ impl RunState {
                 self.enter(ix);
             }
         }
+        self.fail_again();
         Ok(())
+    }
+
+    /// The run fails still if a task that is not tried again has failed it.
+    fn fail_again(&mut self) {
+        let fails = |n: &Node| {
+            let tolerated = matches!(
+                n.spec.on_failure,
+                OnFailure::SkipDependents | OnFailure::Continue
+            );
+            matches!(n.state, NodeState::Failed(_))
+                && n.flow.parent.is_none()
+                && !(tolerated || n.flow.undo)
+        };
+        self.failing = self.nodes.values().any(fails);
+        let nodes = &self.nodes;
+        let failed = |ix: &Ix| matches!(nodes.at(*ix).state, NodeState::Failed(_));
+        self.owed.retain(failed);
+    }
+
+    /// Whether it stands inside a task that is done: what failed there was put up with, and a
+    /// finished task is not opened again.
+    fn inside_done(&self, ix: Ix) -> bool {
+        let mut around = self.nodes.at(ix).flow.parent;
+        while let Some(p) = around {
+            let n = self.nodes.at(p);
+            if n.state == NodeState::Done {
+                return true;
+            }
+            around = n.flow.parent;
+        }
+        false
+    }
+
+    fn drop_undo(&mut self, ix: Ix) {
+        let Some(n) = self.nodes.find(ix) else { return };
+        let children = n.flow.children.iter().copied();
+        let (undo, others) = children.partition(|c| self.undoes(*c));
+        self.nodes.at_mut(ix).flow.children = others;
+        let undo: Vec<_> = undo;
+        undo.into_iter().for_each(|c| self.take_out(c));
     }
 
     /// A task that stands around one that is tried again is open again.
