@@ -5,7 +5,9 @@ use crate::{
     schema::answer_fits,
 };
 use serde_json::Value;
-use smallhands_core::{AskId, Failure, PriorStep, RunId, StepKey, StepRecord, TaskId, Timestamp};
+use smallhands_core::{
+    AskId, Failure, Halt, Outcome, PriorStep, Ran, RunId, StepKey, StepRecord, TaskId, Timestamp,
+};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 impl Engine {
@@ -98,7 +100,8 @@ impl Engine {
 
     /// A new run that shares the past of another up to a record, and goes on from there when it is
     /// resumed. Nothing is copied; the other run goes its own way. What was placed at that record
-    /// is placed anew.
+    /// is placed anew. What counts only together is not torn apart: a record within the first append,
+    /// or between the end of a task and the work that it added, stands for the last of these.
     ///
     /// # Errors
     /// No such run or record; the new id is taken; the store failed.
@@ -110,8 +113,27 @@ impl Engine {
             updated: self.clock.now(),
             ..head
         };
+        let at = self.whole(from, at).await?;
         self.store.fork(from, at, to, head).await?;
         Ok(())
+    }
+
+    /// The record up to which a fork at `at` must go: what an append decided as one thing would
+    /// otherwise be half decided, and the fork would go on as nobody decided.
+    async fn whole(&self, run: &RunId, at: u64) -> Result<u64, GraphError> {
+        let next = self.store.read(run, at, 2).await?.into_iter();
+        // What cannot be read is met when the fork is loaded.
+        let next: Vec<_> = next.map(|s| Event::from_record(&s.record)).collect();
+        let more = match (at, next.as_slice()) {
+            (0, _) => 0,
+            // Its creation, its opening, its graph.
+            (1 | 2, _) => 3 - at,
+            (_, [Ok(Event::Patched { by: Some(_), .. }), ..]) => 1,
+            (_, [Ok(Event::Dispatched { .. }), Ok(e)]) if unjudged(e) => 2,
+            (_, [Ok(e), ..]) if unjudged(e) => 1,
+            _ => 0,
+        };
+        Ok(at + more)
     }
 
     /// Forks a run where it stands, and in the fork a task and all that follows from it are as if
@@ -258,6 +280,18 @@ impl Engine {
         appended?;
         Ok(())
     }
+}
+
+/// The end of a task that never ran because its condition could not be looked at.
+fn unjudged(e: &Event) -> bool {
+    let Event::Ended { report, .. } = e else {
+        return false;
+    };
+    let code = match &report.outcome {
+        Outcome::Halted(Halt::Failed(f)) => &*f.code,
+        _ => "",
+    };
+    report.ran == Ran::No && code == "condition.failed"
 }
 
 /// What [`Engine::prune`] lets go. By default: nothing.
