@@ -342,7 +342,7 @@ impl RunState {
 }
 
 /// What a need gives to those that have it: `None` while it is open.
-fn gives(n: &Node) -> Option<bool> {
+pub(super) fn gives(n: &Node) -> Option<bool> {
     match &n.state {
         NodeState::Done => Some(true),
         NodeState::Failed(_) => Some(n.spec.on_failure == OnFailure::Continue),

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod flow;
+mod invariants;
 mod nodes;
 mod patch;
 mod query;

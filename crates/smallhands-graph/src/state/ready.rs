@@ -125,6 +125,11 @@ impl Ready {
         let groups = self.groups.values().flat_map(|g| &g.queue);
         (self.undo.iter().chain(&self.free).chain(groups)).map(|(_, ix)| *ix)
     }
+    /// How many of each group are placed.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&str, u32)> {
+        let some = self.groups.iter().filter(|(_, g)| g.running > 0);
+        some.map(|(name, g)| (name.as_ref(), g.running))
+    }
     pub(super) fn undoing(&self) -> bool {
         !self.undo.is_empty()
     }

@@ -1,0 +1,7 @@
+//! Random graphs in simulated time.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fold;
+mod graphs;
+mod repeat;
+mod runs;
