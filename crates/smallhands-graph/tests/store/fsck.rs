@@ -110,7 +110,7 @@ async fn each_damage_is_told_with_what_to_do() {
         (
             "UPDATE runs SET last = 61 WHERE run = 'a'".into(),
             Gap,
-            "should end at record 59 and ends at 60",
+            "should end at record 61 and ends at 60",
         ),
         (
             format!("UPDATE records SET body = '{{\"own' WHERE id = {n} + 3"),
