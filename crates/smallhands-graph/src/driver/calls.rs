@@ -179,6 +179,7 @@ impl Driver {
         match t {
             Tick::Wake(ix) => self.plan.state.wake(ix),
             Tick::Rate => self.rate_tick = false,
+            Tick::Aside(fence) => self.aside_over(fence).await,
             Tick::GraceOver => self.grace_over().await,
             Tick::Deadline(ix, id) => {
                 let n = self.plan.state.nodes.find(ix);

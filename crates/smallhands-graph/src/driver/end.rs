@@ -40,7 +40,7 @@ impl Driver {
                 };
             return over.then_some(status);
         }
-        if state.running() > 0 {
+        if state.running() > 0 || !self.aside.is_empty() {
             return None;
         }
         if state.cancelling {

@@ -53,6 +53,8 @@ pub(crate) struct Driver {
     rate_tick: bool,
     /// Placements whose report is still to come.
     open: usize,
+    /// Placements that were set aside and still run, of tasks that are to run again: these wait.
+    aside: BTreeMap<u64, Ix>,
     /// What runs was asked to stop because the run fails.
     failed: bool,
     pausing: bool,
@@ -97,6 +99,8 @@ enum Tick {
     Wake(Ix),
     Deadline(Ix, AskId),
     Rate,
+    /// A placement that was set aside has had its time.
+    Aside(u64),
     /// What was asked to stop has had its time.
     GraceOver,
     Nothing,
@@ -137,6 +141,7 @@ impl Driver {
             ticks: FuturesUnordered::new(),
             rate_tick: false,
             open: 0,
+            aside: BTreeMap::new(),
             failed: false,
             pausing: false,
             stopping: false,

@@ -87,6 +87,7 @@ impl Driver {
 
     pub(super) fn reported(&mut self, (ix, fence): Placement, report: AttemptReport) {
         self.open -= 1;
+        self.aside.remove(&fence);
         if self.stopping && !matches!(report.outcome, Outcome::Done(_)) {
             // Left as running: whoever resumes the run finds it so.
             self.handles.remove(&fence);
@@ -202,6 +203,30 @@ impl Driver {
         };
         let own = spec.retry.delay_before(next, random);
         own.max(Duration::from_millis(asked.unwrap_or(0)))
+    }
+
+    /// A task whose placement was set aside, and that is to run again, waits until that has ended:
+    /// what it is doing must not happen beside, or after, what the new one finds or does.
+    pub(super) fn set_aside(&mut self) {
+        if !self.plan.state.has_displaced() {
+            return;
+        }
+        let state = &self.plan.state;
+        let again = |ix: Ix| state.nodes.find(ix).is_some_and(|n| !n.state.is_settled());
+        let gone = self.handles.iter().map(|(f, (ix, _))| (*f, *ix));
+        let gone = gone.filter(|(f, ix)| !state.is_placed(*ix, *f) && again(*ix));
+        for (fence, ix) in gone.collect::<Vec<_>>() {
+            if self.aside.insert(fence, ix).is_none() {
+                self.later(self.plan.engine.grace, Tick::Aside(fence));
+            }
+        }
+    }
+
+    pub(super) async fn aside_over(&mut self, fence: u64) {
+        let gone = self.aside.remove(&fence);
+        if let Some((_, h)) = gone.and_then(|_| self.handles.get(&fence)) {
+            h.cancel(CancelMode::Hard).await;
+        }
     }
 
     /// Stops placements that no longer count: what they still say is recorded and ignored.

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 impl Driver {
     pub(super) fn schedule(&mut self) {
+        self.set_aside();
         if self.stopping || self.pausing || self.plan.state.cancelling {
             return;
         }
@@ -45,14 +46,16 @@ impl Driver {
 
     fn next_start(&self) -> Start {
         let (state, engine) = (&self.plan.state, &self.plan.engine);
+        let waits = |ix: Ix| self.aside.values().any(|a| *a == ix);
         let Some(capacity) = engine.capacity else {
-            return state.next_start(self.at, |_| true);
+            return state.next_start(self.at, |ix, _| !waits(ix));
         };
         let used = state.in_use();
         // What never fits fails when it is started.
-        let fits = |n: &Node| {
+        let fits = |ix: Ix, n: &Node| {
             let need = n.spec.resources;
-            !within(Resources::default(), need, capacity) || within(used, need, capacity)
+            let never = !within(Resources::default(), need, capacity);
+            (never || within(used, need, capacity)) && !waits(ix)
         };
         state.next_start(self.at, fits)
     }

@@ -68,10 +68,10 @@ impl RunState {
         self.ready.iter().map(|ix| &self.nodes.at(ix).spec.id)
     }
     /// What is to be placed next at that time.
-    pub(crate) fn next_start(&self, now: Timestamp, fits: impl Fn(&Node) -> bool) -> Start {
+    pub(crate) fn next_start(&self, now: Timestamp, fits: impl Fn(Ix, &Node) -> bool) -> Start {
         self.ready.next(&self.limits, now, self.failing, |ix| {
             let n = self.nodes.at(ix);
-            fits(n) && self.map_has_room(n)
+            fits(ix, n) && self.map_has_room(n)
         })
     }
     /// An instance whose group is not that of its map may still have to wait for its map.
@@ -113,6 +113,10 @@ impl RunState {
             _ => None,
         };
         self.nodes.numbers().filter_map(of).collect()
+    }
+    /// Whether placements were set aside since [`take_displaced`](Self::take_displaced).
+    pub(crate) fn has_displaced(&self) -> bool {
+        self.displaced > 0
     }
     /// Whether placements were set aside since this was last asked.
     pub(crate) fn take_displaced(&mut self) -> bool {
