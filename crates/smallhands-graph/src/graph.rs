@@ -106,7 +106,7 @@ pub struct GraphPatch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<Arc<TaskSpec>>,
     /// Other specs for tasks that are not settled. One that runs is stopped; what it still says is
-    /// recorded and ignored.
+    /// recorded and ignored. A loop goes on with the iteration that it is in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replace: Vec<Arc<TaskSpec>>,
     /// Other needs for tasks that have not started.

@@ -61,7 +61,12 @@ impl RunState {
             n.questions.clear();
             n.answers.clear();
         }
-        n.iteration = u32::from(spec.repeat.is_some());
+        // A loop goes on where it is: its iterations before this one have happened, and the steps
+        // that are kept are those of this one.
+        n.iteration = match spec.repeat {
+            Some(_) => n.iteration.max(1),
+            None => 0,
+        };
         n.flow.judged = None;
         n.flow.delay = None;
         n.spec = spec;
