@@ -43,6 +43,7 @@ mod load;
 mod memory;
 mod placement;
 mod record;
+pub mod report;
 mod schema;
 #[cfg(feature = "schema")]
 mod shape;
@@ -55,6 +56,8 @@ mod waiting;
 
 #[cfg(feature = "blobs")]
 mod blobs;
+#[cfg(feature = "blobs")]
+mod portable;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -68,7 +71,10 @@ pub use error::{EdgeFault, GraphError, TaskFault};
 pub use event::Event;
 pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};
+#[cfg(feature = "blobs")]
+pub use portable::Exported;
 pub use record::Record;
+pub use report::Report;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{CheckReport, Finding, FindingKind, SalvageReport, Salvaged, SqliteStore};
 pub use state::{Node, NodeState, Nodes, RunState, RunStatus};
