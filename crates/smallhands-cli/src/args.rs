@@ -1,3 +1,7 @@
+use crate::args_runs::{
+    AnswerArgs, DeleteArgs, EventsArgs, ExportArgs, ForkArgs, FsckArgs, GraphArgs, ImportArgs,
+    PruneArgs, RerunArgs, RunsArgs, SettleArgs, ShowArgs,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -21,9 +25,10 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 no change made the tests pass, or another failure; 2 wrong usage;
 3 not a repository; 4 no tests found; 5 tests green already; 6 test command missing;
-7 unknown run; 8 unknown model; 9 no model and no network; 10 checksum mismatch;
+7 unknown run, task, question or step; 8 unknown model; 9 no model and no network; 10 checksum mismatch;
 11 disk full; 12 no sandbox here; 13 driven by another process; 14 budget exhausted;
-15 key missing or refused; 130 stopped by Ctrl-C (resume it).";
+15 key missing or refused; 16 a graph that is not valid; 17 not a whole exported run;
+18 the name is taken; 130 stopped by Ctrl-C (resume it).";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -34,9 +39,34 @@ pub(crate) enum Command {
     /// List runs.
     Runs(RunsArgs),
     /// Show a run: tasks, times, costs, result.
-    Show(OneRun),
-    /// Print the graph of a run as a Mermaid flowchart.
-    Graph(OneRun),
+    Show(ShowArgs),
+    /// Draw the graph of a run, or check and draw one in a file.
+    Graph(GraphArgs),
+    /// Print what happened in a run, one line an event.
+    Events(EventsArgs),
+    /// Answer a question of a run.
+    Answer(AnswerArgs),
+    /// Say what became of a step that nobody knows the outcome of.
+    Settle(SettleArgs),
+    /// Make a new run that shares the past of another.
+    Fork(ForkArgs),
+    /// Make a new run in which a task, and all that follows from it, is done again.
+    Rerun(RerunArgs),
+    /// End a run for good.
+    ///
+    /// A run that is being driven cannot be reached from here: Ctrl-C stops it where it was
+    /// started, then it can be cancelled or resumed.
+    Cancel(OneRun),
+    /// Write a run to one file.
+    Export(ExportArgs),
+    /// Read a run from such a file; it can be resumed.
+    Import(ImportArgs),
+    /// Delete runs.
+    Delete(DeleteArgs),
+    /// Delete runs that are over, by age or size, and blobs that no run needs.
+    Prune(PruneArgs),
+    /// Look for damage in the journal of runs; changes nothing.
+    Fsck(FsckArgs),
     /// Measure how much a suite's programs are repaired.
     Bench(Box<BenchArgs>),
     /// Tell what works on this machine, and why not.
@@ -124,13 +154,6 @@ pub(crate) struct ResumeArgs {
     /// Give each failed task one more attempt.
     #[arg(long)]
     pub(crate) retry_failed: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct RunsArgs {
-    /// Show at most so many, the newest first.
-    #[arg(long, default_value_t = 20)]
-    pub(crate) limit: usize,
 }
 
 #[derive(Args)]

@@ -54,7 +54,7 @@ fn exit_of(code: &str) -> u8 {
         "tests.none" => 4,
         "tests.green" => 5,
         "tests.not_started" => 6,
-        "run.unknown" => 7,
+        "run.unknown" | "run.unknown_task" | "run.unknown_question" | "run.not_in_doubt" => 7,
         "llm.unknown_model" => 8,
         "model.unavailable" => 9,
         "model.checksum" => 10,
@@ -63,6 +63,9 @@ fn exit_of(code: &str) -> u8 {
         "store.held" => 13,
         "budget.exhausted" => 14,
         "llm.auth" => 15,
+        "run.import" => 17,
+        "run.exists" => 18,
+        "run.answer" => 2,
         _ => 1,
     }
 }
@@ -79,7 +82,12 @@ impl From<Failure> for CliError {
 }
 impl From<StoreError> for CliError {
     fn from(e: StoreError) -> Self {
-        Self::new(exit_of(e.code()), e.code(), e.to_string())
+        let error = Self::new(exit_of(e.code()), e.code(), e.to_string());
+        match e {
+            // Nothing reaches a driver from another process.
+            StoreError::Held { .. } => error.hint("stop it with Ctrl-C where it was started"),
+            _ => error,
+        }
     }
 }
 impl From<GraphError> for CliError {

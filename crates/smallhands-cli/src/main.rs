@@ -1,15 +1,22 @@
 //! The `smallhands` program.
 
 mod args;
+mod args_runs;
 mod bench;
+mod control;
 mod doctor;
 mod error;
+mod events;
+mod keep;
+mod list;
 mod models;
+mod picture;
 mod progress;
 mod run;
 mod show;
 mod state;
 mod toolchain;
+mod units;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -64,9 +71,20 @@ async fn dispatch(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Run(a) => run::run(&dirs, out, *a).await,
         Command::Resume(a) => run::resume(&dirs, out, a).await,
-        Command::Runs(a) => show::runs(&dirs, out, &a).await,
-        Command::Show(a) => show::show(&dirs, out, &a.run).await,
-        Command::Graph(a) => show::graph(&dirs, out, &a.run).await,
+        Command::Runs(a) => list::runs(&dirs, out, &a).await,
+        Command::Show(a) => show::show(&dirs, out, &a).await,
+        Command::Graph(a) => picture::graph(&dirs, out, &a).await,
+        Command::Events(a) => events::events(&dirs, out, &a).await,
+        Command::Answer(a) => control::answer(&dirs, out, &a).await,
+        Command::Settle(a) => control::settle(&dirs, out, &a).await,
+        Command::Fork(a) => control::fork(&dirs, out, &a).await,
+        Command::Rerun(a) => control::rerun(&dirs, out, &a).await,
+        Command::Cancel(a) => control::cancel(&dirs, out, &a.run).await,
+        Command::Export(a) => keep::export(&dirs, out, &a).await,
+        Command::Import(a) => keep::import(&dirs, out, &a).await,
+        Command::Delete(a) => keep::delete(&dirs, out, &a).await,
+        Command::Prune(a) => keep::prune(&dirs, out, &a).await,
+        Command::Fsck(a) => keep::fsck(&dirs, out, &a).await,
         Command::Bench(a) => bench::bench(&dirs, out, *a).await,
         Command::Doctor(a) => doctor::doctor(&dirs, out, a.sandbox).await,
         Command::Model(a) => models::command(&dirs, out, &a).await,

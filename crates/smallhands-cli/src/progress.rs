@@ -26,9 +26,26 @@ impl Out {
     }
     /// Results.
     pub(crate) fn print(self, text: &str) {
-        let mut out = std::io::stdout().lock();
         // A reader that went away has seen enough.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let _ = self.try_print(text);
+    }
+    /// Whether somebody still reads.
+    pub(crate) fn try_print(self, text: &str) -> bool {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_ok()
+    }
+    /// Whether results go to a terminal.
+    pub(crate) fn terminal(self) -> bool {
+        std::io::stdout().is_terminal() && !self.json
+    }
+    pub(crate) fn colour(self) -> bool {
+        self.colour
+    }
+    /// The columns of the terminal, or 80.
+    pub(crate) fn width(self) -> usize {
+        terminal_size::terminal_size().map_or(80, |(w, _)| usize::from(w.0))
     }
     /// What happens meanwhile.
     pub(crate) fn say(self, line: &str) {
@@ -40,9 +57,7 @@ impl Out {
     /// A line that the next one replaces; only on a terminal.
     pub(crate) fn status(self, line: &str) {
         if self.live {
-            // What a model writes must not steer the terminal.
-            let plain = |c: char| if c.is_control() { ' ' } else { c };
-            let cut: String = line.chars().take(78).map(plain).collect();
+            let cut: String = plain(line).chars().take(78).collect();
             let mut err = std::io::stderr();
             let _ = write!(err, "\r\x1b[K{cut}").and_then(|()| err.flush());
         }
@@ -64,6 +79,12 @@ impl Out {
         };
         patch.lines().map(|l| line(l) + "\n").collect()
     }
+}
+
+/// What a model writes must not steer the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(visible).collect()
 }
 
 /// Shows a run as it goes: a line for each task that ends, a status line for what runs.

@@ -1,54 +1,15 @@
-use crate::{args::RunsArgs, error::CliError, progress::Out, run::config_of, state::Dirs};
+use crate::{args_runs::ShowArgs, error::CliError, progress::Out, run::config_of, state::Dirs};
 use serde_json::{Value, json};
 use smallhands::{
     agents::Finished,
     core::{Failure, PriorStep, RunId, Usage},
-    graph::{Node, NodeState, RunState, StateStore, mermaid},
+    graph::{Node, NodeState, RunState, StateStore},
     obs::CostSummary,
     standard,
 };
 use std::sync::Arc;
 
-/// `smallhands runs`.
-pub(crate) async fn runs(dirs: &Dirs, out: Out, a: &RunsArgs) -> Result<u8, CliError> {
-    let store = standard::store(&dirs.state)?;
-    let mut all = Vec::new();
-    let mut from = None;
-    loop {
-        let page = store.runs(from.clone(), 500).await?;
-        let Some(last) = page.last() else { break };
-        from = Some(last.id.clone());
-        all.extend(page);
-    }
-    all.reverse();
-    all.truncate(a.limit);
-    if out.json {
-        let rows: Vec<_> = all
-            .iter()
-            .map(|r| json!({ "run": r.id, "head": r.head }))
-            .collect();
-        out.print(&format!("{}\n", json!({ "runs": rows })));
-        return Ok(0);
-    }
-    if all.is_empty() {
-        out.print("there are no runs yet; smallhands run --repo PATH --test 'pytest -q'\n");
-    }
-    for r in all {
-        let (id, h) = (r.id, r.head);
-        let (day, time) = date(h.created.0);
-        let status = out.paint(&format!("{:<9}", h.status), colour(&h.status));
-        out.print(&format!(
-            "{id}  {day} {time}  {status}  {:>3}/{:<3} tasks  {:>12}  {}\n",
-            h.settled,
-            h.tasks,
-            cost(&h.spent),
-            h.goal
-        ));
-    }
-    Ok(0)
-}
-
-fn colour(status: &str) -> &'static str {
+pub(crate) fn colour(status: &str) -> &'static str {
     match status {
         "succeeded" | "done" => "32",
         "failed" => "31",
@@ -57,14 +18,17 @@ fn colour(status: &str) -> &'static str {
     }
 }
 
-fn cost(u: &Usage) -> String {
+pub(crate) fn cost(u: &Usage) -> String {
     match u.micro_usd {
         Some(m) => format!("${}.{:06}", m / 1_000_000, m % 1_000_000),
         None => "cost unknown".into(),
     }
 }
 
-async fn load(dirs: &Dirs, run: &str) -> Result<(Arc<dyn StateStore>, RunId, RunState), CliError> {
+pub(crate) async fn load(
+    dirs: &Dirs,
+    run: &str,
+) -> Result<(Arc<dyn StateStore>, RunId, RunState), CliError> {
     let store = standard::store(&dirs.state)?;
     let id = RunId::from(run);
     let state = RunState::load(&*store, &id).await?;
@@ -72,8 +36,16 @@ async fn load(dirs: &Dirs, run: &str) -> Result<(Arc<dyn StateStore>, RunId, Run
 }
 
 /// `smallhands show`.
-pub(crate) async fn show(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliError> {
-    let (store, id, state) = load(dirs, run).await?;
+pub(crate) async fn show(dirs: &Dirs, out: Out, a: &ShowArgs) -> Result<u8, CliError> {
+    let (store, id, state) = load(dirs, &a.run).await?;
+    if a.state {
+        let report = serde_json::json!(state.report().of(&id));
+        out.print(&match out.json {
+            true => format!("{report}\n"),
+            false => format!("{report:#}\n"),
+        });
+        return Ok(0);
+    }
     if out.json {
         let mut v = json(&id, &state);
         v["config"] = match config_of(&*store.blobs(), &state).await {
@@ -115,17 +87,6 @@ pub(crate) async fn show(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliErro
         text += &costs(&state).to_string();
     }
     out.print(&text);
-    Ok(0)
-}
-
-/// `smallhands graph`.
-pub(crate) async fn graph(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliError> {
-    let (_, id, state) = load(dirs, run).await?;
-    let drawn = mermaid(&state);
-    match out.json {
-        true => out.print(&format!("{}\n", json!({ "run": id, "mermaid": drawn }))),
-        false => out.print(&drawn),
-    }
     Ok(0)
 }
 

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod control;
+mod keep;
 mod kit;
+mod made;
 mod mistakes;
 mod runs;
