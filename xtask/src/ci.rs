@@ -183,6 +183,11 @@ pub(crate) fn examples() -> Result {
             name,
         ]))?;
     }
+    for name in ["replan", "human_approval", "time_travel", "custom_store"] {
+        println!("--> {name}");
+        let which = ["-p", "graph-examples", "--bin", name];
+        run(cargo(&["run", "--quiet"]).args(which))?;
+    }
     println!("--> embed_graph");
     run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
     println!("--> benches");
