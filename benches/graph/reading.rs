@@ -48,6 +48,34 @@ pub(crate) fn resume(bed: &Bed) -> Result<Figure> {
     Ok(Figure::new(name, "ms", &ours, anchor, scan))
 }
 
+/// A new run that shares all of another's records.
+pub(crate) fn fork(bed: &Bed) -> Result<Figure> {
+    let dir = bed.fresh("fork")?;
+    let store = sqlite(&dir)?;
+    bed.rt.block_on(interrupted(&*store, 50 / bed.shrink))?;
+    let engine = engine(&store, executor(waiting(|| ())));
+    let last = bed.rt.block_on(engine.info(&run_id()))?.last;
+    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    for i in 0..bed.rounds {
+        let to = format!("{RUN}/{i}").into();
+        let begin = Instant::now();
+        bed.rt.block_on(engine.fork(&run_id(), last, &to))?;
+        ours.push(begin.elapsed().as_secs_f64() * 1e3);
+        let conn = Connection::open(dir.join("journal.db"))?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        let begin = Instant::now();
+        conn.execute(
+            "INSERT INTO runs(run, epoch, owner) VALUES(?1, 0, '')",
+            [format!("raw/{i}")],
+        )?;
+        raw.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    let anchor = "a raw durable insert of one row; the aim is 10 ms";
+    let name = "graph/fork_100k_ms";
+    let row = median(&raw).unwrap_or(0.0);
+    Ok(Figure::new(name, "ms", &ours, anchor, row))
+}
+
 /// A run whose journal ends before the last of its tasks starts.
 async fn interrupted(store: &dyn StateStore, layers: usize) -> Result {
     let tasks = Work::layered(layers, 1000).tasks;

@@ -173,7 +173,7 @@ impl Journal {
         let open = |id: &&smallhands_core::TaskId| {
             self.state
                 .nodes
-                .get(*id)
+                .get(id)
                 .is_none_or(|n| !n.state.is_settled())
         };
         needs.iter().find(open).map(ToString::to_string)
