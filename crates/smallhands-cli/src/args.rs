@@ -25,10 +25,10 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 no change made the tests pass, or another failure; 2 wrong usage;
 3 not a repository; 4 no tests found; 5 tests green already; 6 test command missing;
-7 unknown run, task, question or step; 8 unknown model; 9 no model and no network; 10 checksum mismatch;
-11 disk full; 12 no sandbox here; 13 driven by another process; 14 budget exhausted;
-15 key missing or refused; 16 a graph that is not valid; 17 not a whole exported run;
-18 the name is taken; 130 stopped by Ctrl-C (resume it).";
+7 unknown run, task, question or step; 8 unknown model; 9 no model and no network;
+10 checksum mismatch; 11 disk full; 12 no sandbox here; 13 driven by another process;
+14 budget exhausted; 15 key missing or refused; 16 a graph that is not valid;
+17 not a whole exported run; 18 the name is taken; 130 stopped by Ctrl-C (resume it).";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {

@@ -159,10 +159,9 @@ pub(crate) struct DeleteArgs {
 }
 
 #[derive(Args)]
-#[group(id = "policy", required = true, multiple = true, args = ["older_than", "max_size"])]
 pub(crate) struct PruneArgs {
     /// Runs whose last record is older, such as 30d.
-    #[arg(long, value_name = "AGE", value_parser = units::age)]
+    #[arg(long, value_name = "AGE", value_parser = units::age, required_unless_present = "max_size")]
     pub(crate) older_than: Option<Duration>,
     /// The oldest runs, until the records of the rest take no more, such as 2G.
     #[arg(long, value_name = "SIZE", value_parser = units::size)]

@@ -166,9 +166,11 @@ pub(crate) async fn cancel(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliEr
     let store = standard::store(&dirs.state)?;
     let e = engine(&store);
     let run = RunId::from(run);
-    let info = e.info(&run).await?;
+    // Before a lease makes an entry for a run that does not exist.
+    e.info(&run).await?;
     let lease = store.lease(&run, &owner(), Duration::from_secs(15)).await?;
-    let done_ = async {
+    let ended = async {
+        let head = e.info(&run).await?.head;
         let state = RunState::load(&*store, &run).await?;
         if state.status.is_final() {
             let status = state.status.to_string();
@@ -185,7 +187,7 @@ pub(crate) async fn cancel(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliEr
             status: status.to_string(),
             updated: now,
             wake_at: None,
-            ..info.head
+            ..head
         };
         let level = state.durability;
         store
@@ -193,7 +195,7 @@ pub(crate) async fn cancel(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliEr
             .await?;
         Ok(())
     };
-    let cancelled = done_.await;
+    let cancelled = ended.await;
     store.release(&lease).await?;
     cancelled?;
     Ok(done(

@@ -6,6 +6,7 @@ use crate::{
     progress::{Out, plain},
     show::date,
     state::Dirs,
+    units::count,
 };
 use serde_json::json;
 use smallhands::{
@@ -83,9 +84,9 @@ fn detail(e: &Event) -> String {
         Event::Opened { owner, epoch } => format!("by {owner}, epoch {epoch}"),
         Event::Patched { patch, by } => {
             let by = by.as_ref().map(|t| format!(" by {t}")).unwrap_or_default();
-            format!("{} tasks added{by}", patch.add.len())
+            format!("{} added{by}", count(patch.add.len(), "task"))
         }
-        Event::Expanded { children, .. } => format!("{} tasks", children.len()),
+        Event::Expanded { children, .. } => count(children.len(), "task"),
         Event::Judged { holds, .. } => format!("holds: {holds}"),
         Event::Dispatched { attempt, .. } => format!("attempt {attempt}"),
         Event::StepBegan { intent, .. } => intent.key.to_string(),
@@ -103,7 +104,7 @@ fn detail(e: &Event) -> String {
             Outcome::Halted(Halt::Suspended(q)) => format!("asks {q}"),
             other => format!("{other:?}"),
         },
-        Event::Revived { tasks } => format!("{} tasks", tasks.len()),
+        Event::Revived { tasks } => count(tasks.len(), "task"),
         Event::Reset { .. } => "and what follows from it".into(),
         Event::Stopped { status } => status.to_string(),
         _ => String::new(),

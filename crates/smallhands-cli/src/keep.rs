@@ -7,7 +7,7 @@ use crate::{
     progress::Out,
     run::absolute,
     state::Dirs,
-    units::bytes,
+    units::{bytes, count},
 };
 use serde_json::json;
 use smallhands::{
@@ -137,11 +137,6 @@ pub(crate) async fn delete(dirs: &Dirs, out: Out, a: &DeleteArgs) -> Result<u8, 
     Ok(done(out, &said, &json!({ "deleted": ids })))
 }
 
-fn count(n: usize, what: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{s}")
-}
-
 fn forget_log(dirs: &Dirs, id: &RunId) {
     let log = format!("{id}.jsonl");
     // An id that came from elsewhere is no way out of the directory.
@@ -166,7 +161,10 @@ pub(crate) async fn prune(dirs: &Dirs, out: Out, a: &PruneArgs) -> Result<u8, Cl
             for r in &gone {
                 forget_log(dirs, &r.id);
             }
-            sweep(dirs, &e).await?
+            // What is gone is told though the rest failed.
+            let told = list::table(out, &gone);
+            let swept = sweep(dirs, &e).await;
+            swept.inspect_err(|_| out.say(&format!("{told}deleted")))?
         }
     };
     let n: u64 = gone.iter().map(|r| r.bytes).sum();
@@ -218,7 +216,7 @@ pub(crate) async fn fsck(dirs: &Dirs, out: Out, a: &FsckArgs) -> Result<u8, CliE
         text += &format!("{} {f}\n", out.paint("wrong:", "31"));
     }
     text += &format!(
-        "{} runs, {} records, {} bodies in blobs: ",
+        "{} runs, {} records, {} of them in blobs: ",
         report.runs, report.records, report.blobs
     );
     text += &match report.findings.len() {

@@ -125,6 +125,12 @@ pub(crate) fn bytes(n: u64) -> String {
     format!("{rest:.1} TB")
 }
 
+/// `1 run`, `2 runs`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

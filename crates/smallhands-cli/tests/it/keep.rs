@@ -1,9 +1,9 @@
 //! Lists, pictures, events; runs as files; what is deleted, and what is damaged.
 use crate::{
-    kit::{Bed, path},
+    kit::{Bed, Said, path},
     made,
 };
-use std::fs;
+use std::{fs, process::Stdio, thread, time::Duration};
 
 fn made() -> Bed {
     let b = Bed::new();
@@ -98,6 +98,26 @@ fn events_are_lines() {
 }
 
 #[test]
+fn events_are_followed_from_another_process() {
+    let b = made();
+    let mut c = b.command(&["events", "asks", "--follow"]);
+    let child = c
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(b.smallhands(&["cancel", "asks"]).code, Some(0));
+    let said = Said::of(child.wait_with_output().unwrap());
+    let last = said.out.lines().last().unwrap();
+    assert!(
+        last.contains("stopped") && last.ends_with("cancelled"),
+        "{said:?}"
+    );
+    assert_eq!(said.code, Some(0));
+}
+
+#[test]
 fn a_run_moves_to_another_state_directory() {
     let (b, there) = (made(), Bed::new());
     let file = b.dir.path().join("asks.jsonl");
@@ -145,6 +165,8 @@ fn runs_are_deleted_and_pruned() {
         .refused(7, "no run `nope`");
     assert_eq!(b.smallhands(&["show", "asks"]).code, Some(0));
     b.smallhands(&["prune"]).refused(2, "--older-than");
+    b.smallhands(&["prune", "--dry-run"])
+        .refused(2, "--older-than");
     b.smallhands(&["prune", "--older-than", "soon"])
         .refused(2, "not an age");
     let old = b

@@ -192,6 +192,9 @@ fn a_second_driver_is_refused_until_the_first_is_dead() {
     let run = b.newest().unwrap();
     b.smallhands(&["resume", &run])
         .refused(13, "is being driven by process");
+    for verb in ["cancel", "delete"] {
+        b.smallhands(&[verb, &run]).refused(13, "Ctrl-C");
+    }
     signal(&child, "-KILL");
     child.wait().unwrap();
     let mut c = b.command(&["resume", &run]);
