@@ -28,3 +28,9 @@ pub fn engine(
     let executor = Arc::new(InProcess::new(workers, ambient));
     Engine::new(store, executor, Arc::new(SystemClock))
 }
+
+/// What the README shows of Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
