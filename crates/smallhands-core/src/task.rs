@@ -333,6 +333,10 @@ pub struct TaskEnvelope {
     /// Which iteration of a loop, from 1; 0 for a task that is no loop.
     #[serde(default, skip_serializing_if = "is_default")]
     pub iteration: u32,
+    /// Whether a former placement may have run: a worker whose effect is verifiable is asked to
+    /// look at the world first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub again: bool,
     /// The input, resolved from predecessors.
     pub input: Value,
     /// Recorded steps of this attempt, in journal order.

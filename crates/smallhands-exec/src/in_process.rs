@@ -4,9 +4,9 @@ use crate::{
     pump::Pump,
 };
 use smallhands_core::{
-    Ambient, AttemptReport, CancelMode, CancelToken, Executor, ExecutorCapabilities, Failure,
-    FailureClass, Halt, Outcome, Ran, TaskContext, TaskEnvelope, TaskHandle, TaskHost, Worker,
-    WorkerName, async_trait,
+    Ambient, AttemptReport, CancelMode, CancelToken, Effect, Executor, ExecutorCapabilities,
+    Failure, FailureClass, Halt, Outcome, Ran, TaskContext, TaskEnvelope, TaskHandle, TaskHost,
+    Worker, WorkerName, async_trait,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
 use tracing::Instrument;
@@ -139,9 +139,18 @@ pub(crate) async fn attempt(
         );
     };
     let span = tracing::info_span!("task", run = %task.key.run, task = %task.key.task, attempt = task.key.attempt);
-    let input = task.input.clone();
+    let (input, looks) = (
+        task.input.clone(),
+        task.again && task.spec.effect == Effect::Verifiable,
+    );
     let cx = TaskContext::new(task, host, ambient, cancel);
-    let outcome = worker.run(input, &cx).instrument(span).await;
+    let work = async {
+        if looks && let Some(found) = worker.verify(&input, &cx).await? {
+            return Ok(found);
+        }
+        worker.run(input, &cx).await
+    };
+    let outcome: Result<_, Halt> = work.instrument(span).await;
     AttemptReport {
         outcome: outcome.into(),
         ran: Ran::Yes,

@@ -186,10 +186,23 @@ impl Engine {
     /// # Errors
     /// No such run; the store failed.
     pub async fn info(&self, run: &RunId) -> Result<RunInfo, GraphError> {
-        // The one that follows the greatest id before it.
-        let same = |r: &RunInfo| r.id == *run;
-        let found = self.runs(same).await?.pop();
-        found.ok_or_else(|| GraphError::UnknownRun(run.clone()))
+        // Its id without its end comes before it, and with few between.
+        let mut from = run.as_str().to_owned();
+        from.pop();
+        let mut from = (!from.is_empty()).then(|| RunId::from(from));
+        loop {
+            let page = self.store.runs(from.take(), 16).await?;
+            let Some(last) = page.last().map(|r| r.id.clone()) else {
+                return Err(GraphError::UnknownRun(run.clone()));
+            };
+            if let Some(r) = page.into_iter().find(|r| r.id >= *run) {
+                return match r.id == *run {
+                    true => Ok(r),
+                    false => Err(GraphError::UnknownRun(run.clone())),
+                };
+            }
+            from = Some(last);
+        }
     }
 
     /// Deletes a run that nobody drives. Its blobs stay until they are swept.
@@ -213,10 +226,15 @@ impl Engine {
     pub async fn prune(&self, p: &Prune) -> Result<Vec<RunInfo>, GraphError> {
         let over =
             |r: &RunInfo| matches!(r.head.status.as_str(), "succeeded" | "failed" | "cancelled");
-        let mut runs = self.runs(|r| p.unfinished || over(r)).await?;
+        let all = self.runs(|_| true).await?;
+        let mut runs: Vec<_> = all
+            .iter()
+            .filter(|r| p.unfinished || over(r))
+            .cloned()
+            .collect();
         runs.sort_by_key(|r| (r.head.updated, r.id.clone()));
         let now = self.clock.now().0;
-        let mut bytes: u64 = runs.iter().map(|r| r.bytes).sum();
+        let mut bytes: u64 = all.iter().map(|r| r.bytes).sum();
         let mut gone = Vec::new();
         for r in runs {
             let old = p

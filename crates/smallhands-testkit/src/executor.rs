@@ -75,6 +75,7 @@ impl Bed {
             },
             spec: TaskSpec::new(id, worker).into(),
             iteration: 0,
+            again: false,
             input,
             steps: Vec::new(),
             answers: Default::default(),

@@ -290,7 +290,11 @@ impl Driver {
         let done: BoxFuture<'static, _> = if events.is_empty() {
             Box::pin(std::future::ready(Ok(state.seq)))
         } else {
-            let once = |e: &Event| matches!(e, Event::StepBegan { intent, .. } if intent.effect == Effect::AtMostOnce);
+            let once = |e: &Event| match e {
+                Event::StepBegan { intent, .. } => intent.effect == Effect::AtMostOnce,
+                Event::Dispatched { task, .. } => state.is_once(task),
+                _ => false,
+            };
             let level = match events.iter().any(|(_, e)| once(e)) {
                 true => Durability::PowerLoss,
                 false => state.durability,

@@ -76,11 +76,11 @@ impl Driver {
             None => state.input_for(ix),
         };
         let input = input.and_then(|v| input_fits(&n.spec, &v).map(|()| v));
-        let attempt = n.attempt;
+        let (attempt, again) = (n.attempt, state.was_begun(ix));
         let fence = self.log_of(ix, Event::Dispatched { task, attempt });
         match input {
             Ok(input) => {
-                let env = self.envelope(ix, fence, input);
+                let env = self.envelope(ix, fence, again, input);
                 self.after.push(After::Place(ix, Arc::new(env)));
             }
             Err(f) => self.ended(ix, fence, never_ran(f)),
@@ -120,7 +120,7 @@ impl Driver {
         }
     }
 
-    fn envelope(&self, ix: Ix, fence: u64, input: serde_json::Value) -> TaskEnvelope {
+    fn envelope(&self, ix: Ix, fence: u64, again: bool, input: serde_json::Value) -> TaskEnvelope {
         let state = &self.plan.state;
         let n = state.nodes.at(ix);
         let nothing = || BlobRef {
@@ -132,6 +132,7 @@ impl Driver {
             key: self.key(ix, fence),
             spec: n.spec.clone(),
             iteration: n.iteration,
+            again,
             input,
             steps: n.steps.clone(),
             answers: n.answers.clone(),

@@ -30,6 +30,7 @@ impl RunState {
         self.charge_open(ix, |_, _| true);
         let n = self.nodes.at_mut(ix);
         n.attempt = attempt;
+        n.flow.begun = true;
         n.flow.delay = None;
         n.started.get_or_insert(at);
         self.set(ix, NodeState::Running { fence: seq });
@@ -126,6 +127,8 @@ impl RunState {
         let n = self.nodes.at_mut(ix);
         n.iteration += 1;
         n.attempt = 1;
+        n.flow.begun = false;
+        n.flow.before = 0;
         n.flow.losses = 0;
         n.flow.divergences = 0;
         n.steps.clear();
@@ -178,7 +181,7 @@ impl RunState {
             }
             Halt::Failed(f)
                 if n.spec.retry.covers(f)
-                    && n.attempt < n.spec.retry.max_attempts
+                    && n.attempt - n.flow.before < n.spec.retry.max_attempts
                     && self.time_left(ix, at) != Some(0) =>
             {
                 Next::Retry
@@ -334,7 +337,8 @@ fn unknown(why: &str) -> Failure {
 /// the step did not say that it failed.
 fn outlives_attempt(s: &PriorStep, in_doubt: bool) -> bool {
     let stands = match s {
-        PriorStep::InDoubt(_) => in_doubt,
+        // Who revives it has looked; of the other the worker looks for itself.
+        PriorStep::InDoubt(i) => in_doubt || i.effect == Effect::Verifiable,
         PriorStep::Done(r) => r.result.is_ok(),
     };
     stands && !s.intent().effect.may_repeat()

@@ -2,7 +2,7 @@
 
 use super::{Ix, Node, NodeState, RunState, nodes::Flow};
 use serde_json::{Map, Value};
-use smallhands_core::{Failure, Join, OnFailure, TaskId, TaskOutput, TaskSpec, Timestamp};
+use smallhands_core::{Effect, Failure, OnFailure, TaskId, TaskOutput, TaskSpec, Timestamp};
 use std::{mem, sync::Arc};
 
 impl RunState {
@@ -10,8 +10,10 @@ impl RunState {
     pub(super) fn set(&mut self, ix: Ix, new: NodeState) {
         let at = self.updated;
         let n = self.nodes.at_mut(ix);
-        let spec = n.spec.clone();
-        let (group, undo) = (spec.group.as_ref(), n.flow.undo);
+        // Most have neither group nor resources, and their spec need not be touched.
+        let spec = (!n.flow.plain).then(|| n.spec.clone());
+        let group = spec.as_ref().and_then(|s| s.group.as_ref());
+        let (priority, undo) = (n.flow.priority, n.flow.undo);
         let settled = (n.state.is_settled(), new.is_settled());
         let starts = matches!(new, NodeState::Running { .. });
         let queued = new == NodeState::Ready && n.flow.delay.is_none();
@@ -30,12 +32,14 @@ impl RunState {
                     f.placed_children -= 1;
                 }
                 self.displaced += 1;
-                self.used.less(spec.resources);
+                if let Some(s) = &spec {
+                    self.used.less(s.resources);
+                }
                 if let Some(g) = group {
                     self.ready.stopped(g);
                 }
             }
-            NodeState::Ready => self.ready.remove(ix, spec.priority, group, undo),
+            NodeState::Ready => self.ready.remove(ix, priority, group, undo),
             NodeState::Undecided => drop(self.undecided.remove(&ix)),
             NodeState::Suspended => drop(self.asleep.remove(&ix)),
             _ => {}
@@ -50,12 +54,14 @@ impl RunState {
             if let Some(f) = self.around(ix) {
                 f.placed_children += 1;
             }
-            self.used.more(spec.resources);
+            if let Some(s) = &spec {
+                self.used.more(s.resources);
+            }
             if let Some(g) = group {
                 self.ready.started(g, at, self.limits.get(g.as_ref()));
             }
         } else if queued {
-            self.ready.insert(ix, spec.priority, group, undo);
+            self.ready.insert(ix, priority, group, undo);
         } else if undecided {
             self.undecided.insert(ix);
         } else if asleep {
@@ -113,9 +119,11 @@ impl RunState {
                 Some(Some(given)) => good += u32::from(given),
             }
         }
-        let f = &mut self.nodes.at_mut(ix).flow;
-        (f.open, f.good) = (open, good);
         self.set(ix, NodeState::Waiting);
+        let n = self.nodes.at_mut(ix);
+        self.once_only |= n.spec.effect == Effect::AtMostOnce;
+        n.flow.follow(&n.spec);
+        (n.flow.open, n.flow.good) = (open, good);
         if let Some(state) = self.decide(ix) {
             self.settle(ix, state);
         }
@@ -125,16 +133,12 @@ impl RunState {
     fn decide(&mut self, ix: Ix) -> Option<NodeState> {
         let n = self.nodes.at(ix);
         let f = &n.flow;
-        let required = match n.spec.join {
-            Join::Any => u32::from(!n.spec.needs.is_empty()),
-            Join::AtLeast(n) => n,
-            _ => u32::try_from(n.spec.needs.len()).unwrap_or(u32::MAX),
-        };
+        let required = f.required;
         if f.good + f.open < required {
             return Some(NodeState::Skipped);
         }
         if f.good >= required {
-            let judged = n.spec.when.is_none() || f.judged.is_some();
+            let judged = !f.conditional || f.judged.is_some();
             self.set(
                 ix,
                 if judged {

@@ -84,6 +84,9 @@ pub struct RunState {
     used: Used,
     #[serde(skip)]
     running: usize,
+    /// Whether there ever was a task that is done at most once: most runs have none.
+    #[serde(skip)]
+    once_only: bool,
     /// The task of the event that is applied, if that is known without a search.
     #[serde(skip)]
     about: Option<Ix>,

@@ -1,7 +1,9 @@
 use super::NodeState;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use smallhands_core::{AskId, PriorStep, Question, TaskId, TaskOutput, TaskSpec, Timestamp, Usage};
+use smallhands_core::{
+    AskId, Join, PriorStep, Question, Resources, TaskId, TaskOutput, TaskSpec, Timestamp, Usage,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Index,
@@ -54,6 +56,16 @@ pub(super) struct Flow {
     /// Needs that are still open, and those that gave what they promised.
     pub(super) open: u32,
     pub(super) good: u32,
+    /// Of the spec, which lies elsewhere in memory: so many needs must be good, whether it has a
+    /// condition, its priority, and whether it has neither group nor resources.
+    pub(super) required: u32,
+    pub(super) conditional: bool,
+    pub(super) priority: i32,
+    pub(super) plain: bool,
+    /// Whether this iteration was placed before.
+    pub(super) begun: bool,
+    /// Attempts of what it took the place of, which its retry policy does not count.
+    pub(super) before: u32,
     pub(super) judged: Option<bool>,
     pub(super) losses: u32,
     pub(super) divergences: u32,
@@ -72,6 +84,21 @@ pub(super) struct Flow {
     pub(super) withdrawn: bool,
     /// It compensates for a failed task, and runs though the run fails.
     pub(super) undo: bool,
+}
+
+impl Flow {
+    /// Notes what is often asked of a spec.
+    pub(super) fn follow(&mut self, spec: &TaskSpec) {
+        let needs = u32::try_from(spec.needs.len()).unwrap_or(u32::MAX);
+        self.required = match spec.join {
+            Join::Any => needs.min(1),
+            Join::AtLeast(n) => n,
+            _ => needs,
+        };
+        self.conditional = spec.when.is_some();
+        self.priority = spec.priority;
+        self.plain = spec.group.is_none() && spec.resources == Resources::default();
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

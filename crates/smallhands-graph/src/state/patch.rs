@@ -57,6 +57,7 @@ impl RunState {
         let same_work = n.spec.worker == spec.worker && n.spec.input == spec.input;
         if n.started.is_some() || !same_work {
             n.attempt += u32::from(n.started.is_some());
+            n.flow.before = n.attempt - 1;
             n.steps.retain(kept);
             n.questions.clear();
             n.answers.clear();

@@ -4,7 +4,7 @@ use super::{Ix, Node, NodeState, RunState, RunStatus, flow::local, ready::Start}
 use crate::RunHead;
 use serde_json::{Map, Value, json};
 use smallhands_core::{
-    AskId, Exceeded, Failure, FailureClass, Resources, TaskId, Timestamp, Usage,
+    AskId, Effect, Exceeded, Failure, FailureClass, Resources, TaskId, Timestamp, Usage,
 };
 
 impl RunState {
@@ -121,6 +121,15 @@ impl RunState {
     /// Whether placements were set aside since this was last asked.
     pub(crate) fn take_displaced(&mut self) -> bool {
         std::mem::take(&mut self.displaced) > 0
+    }
+    /// Whether a former placement of its present iteration may have done something.
+    pub(crate) fn was_begun(&self, ix: Ix) -> bool {
+        self.nodes.at(ix).flow.begun
+    }
+    /// Whether nobody may do again what it does outside its steps.
+    pub(crate) fn is_once(&self, task: &TaskId) -> bool {
+        self.once_only
+            && (self.nodes.get(task)).is_some_and(|n| n.spec.effect == Effect::AtMostOnce)
     }
     /// Whether it compensates for a failed task.
     pub(crate) fn undoes(&self, ix: Ix) -> bool {

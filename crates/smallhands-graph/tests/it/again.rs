@@ -188,3 +188,51 @@ async fn what_a_patch_cancelled_is_not_revived() {
             .any(|s| of(Event::from_record(&s.record).unwrap()))
     );
 }
+
+/// Publishes outside any step, and can look whether it did.
+#[derive(Debug)]
+struct Publisher {
+    name: WorkerName,
+    published: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Worker for Publisher {
+    fn name(&self) -> &WorkerName {
+        &self.name
+    }
+    async fn run(&self, _: Value, _: &TaskContext) -> Result<TaskOutput, Halt> {
+        self.published.fetch_add(1, SeqCst);
+        Err(failure().retryable().into())
+    }
+    async fn verify(&self, _: &Value, _: &TaskContext) -> Result<Option<TaskOutput>, Halt> {
+        self.asked.fetch_add(1, SeqCst);
+        Ok((self.published.load(SeqCst) > 0).then(|| json!("was there").into()))
+    }
+}
+
+#[tokio::test]
+async fn a_verifiable_task_looks_at_the_world_before_it_is_done_again() {
+    let (published, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let worker = Arc::new(Publisher {
+        name: "publish".into(),
+        published: published.clone(),
+        asked: asked.clone(),
+    });
+    let retry = Retry {
+        first_delay_ms: 1,
+        ..Retry::attempts(3)
+    };
+    let task = TaskSpec::new("a", "publish")
+        .effect(Effect::Verifiable)
+        .retry(retry);
+    let r = run(&engine(&memory(), [worker as Arc<dyn Worker>]), [task]).await;
+    assert_eq!(r.state.value("a"), Some(&json!("was there")));
+    let counts = (published.load(SeqCst), asked.load(SeqCst));
+    assert_eq!(
+        counts,
+        (1, 1),
+        "published once, asked before the second time only"
+    );
+}

@@ -47,6 +47,7 @@ async fn ask(
         },
         spec: TaskSpec::new("t", "w").into(),
         iteration: 0,
+        again: false,
         input: Value::Null,
         steps: Vec::new(),
         answers: Default::default(),
