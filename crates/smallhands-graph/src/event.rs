@@ -1,4 +1,4 @@
-use crate::{Durability, GraphPatch, Record, RunStatus};
+use crate::{Durability, GraphPatch, Record, RunStatus, upcast::upcast};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smallhands_core::{
@@ -190,7 +190,7 @@ impl Event {
     /// # Errors
     /// Names the kind and version that this program does not know, or what is wrong in the body.
     pub fn from_record(r: &Record) -> Result<Self, String> {
-        if r.version != Self::VERSION {
+        if r.version > Self::VERSION {
             return Err(format!(
                 "`{}` version {} was written by a newer program; this one knows version {}",
                 r.kind,
@@ -198,8 +198,14 @@ impl Event {
                 Self::VERSION
             ));
         }
-        let body = r.body();
+        let mut body = r.body();
         let kind = &r.kind;
+        if r.version < Self::VERSION {
+            let bad = |e| format!("`{kind}` version {}: {e}", r.version);
+            let mut old = serde_json::from_str(&body).map_err(bad)?;
+            upcast(kind, r.version, &mut old)?;
+            body = old.to_string().into();
+        }
         // The kind first: a body that came before it would be buffered, and read twice.
         let text = match &*body {
             "null" => format!(r#"{{"kind":"{kind}"}}"#),

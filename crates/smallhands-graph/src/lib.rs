@@ -52,6 +52,7 @@ mod store;
 mod time;
 #[cfg(feature = "schema")]
 mod typed;
+mod upcast;
 mod waiting;
 
 #[cfg(feature = "blobs")]

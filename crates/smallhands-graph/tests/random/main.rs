@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod fold;
+mod golden;
 mod graphs;
 mod repeat;
 mod runs;
