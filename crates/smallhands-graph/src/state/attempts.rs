@@ -244,23 +244,21 @@ impl RunState {
                 _ => false,
             };
             let tried = named.contains(&ix);
-            if (skipped || cancelled || idle || tried) && !self.inside_done(ix) {
-                again.push(ix);
+            if !(skipped || cancelled || idle || tried) || self.inside_done(ix) {
+                continue;
             }
+            if cancelled {
+                // It may have to wait anew, as what never started.
+                self.nodes.at_mut(ix).started = None;
+            }
+            again.push(ix);
         }
         for ix in &again {
             self.set(*ix, NodeState::Waiting);
             self.unsettle_around(*ix);
         }
-        for ix in again {
-            if self
-                .nodes
-                .find(ix)
-                .is_some_and(|n| n.state == NodeState::Waiting)
-            {
-                self.enter(ix);
-            }
-        }
+        again.retain(|ix| self.nodes.find(*ix).is_some());
+        self.enter(&again);
         self.fail_again();
         Ok(())
     }

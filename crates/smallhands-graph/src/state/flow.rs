@@ -110,22 +110,31 @@ impl RunState {
         }
     }
 
-    /// Counts what a task still needs, as if it had just been added, and moves it on.
-    pub(super) fn enter(&mut self, ix: Ix) {
-        let (mut open, mut good) = (0, 0);
-        for need in &self.nodes.at(ix).spec.needs {
-            match self.nodes.get(need).map(gives) {
-                Some(None) | None => open += 1,
-                Some(Some(given)) => good += u32::from(given),
-            }
+    /// Counts what tasks still need, as if they had just been added, and moves them on. All are
+    /// counted before one moves: what one leads to goes by the counts of the others.
+    pub(super) fn enter(&mut self, these: &[Ix]) {
+        for ix in these {
+            self.set(*ix, NodeState::Waiting);
         }
-        self.set(ix, NodeState::Waiting);
-        let n = self.nodes.at_mut(ix);
-        self.once_only |= n.spec.effect == Effect::AtMostOnce;
-        n.flow.follow(&n.spec);
-        (n.flow.open, n.flow.good) = (open, good);
-        if let Some(state) = self.decide(ix) {
-            self.settle(ix, state);
+        for ix in these {
+            let (mut open, mut good) = (0, 0);
+            for need in &self.nodes.at(*ix).spec.needs {
+                match self.nodes.get(need).map(gives) {
+                    Some(None) | None => open += 1,
+                    Some(Some(given)) => good += u32::from(given),
+                }
+            }
+            let n = self.nodes.at_mut(*ix);
+            self.once_only |= n.spec.effect == Effect::AtMostOnce;
+            n.flow.follow(&n.spec);
+            (n.flow.open, n.flow.good) = (open, good);
+        }
+        for ix in these {
+            if self.nodes.at(*ix).state == NodeState::Waiting
+                && let Some(state) = self.decide(*ix)
+            {
+                self.settle(*ix, state);
+            }
         }
     }
 
@@ -182,7 +191,7 @@ impl RunState {
         }
         self.limit_instances(ix);
         new.iter().for_each(|c| self.link(*c));
-        new.iter().for_each(|c| self.enter(*c));
+        self.enter(&new);
         if new.is_empty() && !undo {
             let done = self.gathered(ix);
             self.settle(ix, done);

@@ -38,9 +38,8 @@ impl RunState {
         };
         let new: Vec<_> = p.add.iter().map(|s| self.add(s, flow.clone())).collect();
         new.iter().for_each(|ix| self.link(*ix));
-        for ix in entering.into_iter().chain(new) {
-            self.enter(ix);
-        }
+        entering.extend(new);
+        self.enter(&entering);
         for id in &p.cancel {
             if let Some(ix) = self.nodes.ix(id) {
                 self.withdraw(ix);
@@ -120,12 +119,10 @@ impl RunState {
                 ..Flow::default()
             };
         }
-        for ix in affected {
-            if self.nodes.find(ix).is_some() {
-                self.unsettle_around(ix);
-                self.enter(ix);
-            }
-        }
+        let left = affected.into_iter();
+        let left: Vec<_> = left.filter(|ix| self.nodes.find(*ix).is_some()).collect();
+        left.iter().for_each(|ix| self.unsettle_around(*ix));
+        self.enter(&left);
     }
 
     /// It, what needs it, what stands around these and what needs that, and so on.
