@@ -76,7 +76,7 @@ fn holds(seed: u64) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_state_is_sound(seed in 0_u64..1_000_000) {
         if let Err(e) = holds(seed) {

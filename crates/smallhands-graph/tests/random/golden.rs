@@ -285,8 +285,7 @@ fn forms() -> Vec<Event> {
 
 /// What changes a run, from the record 20 on.
 fn changes() -> Vec<Event> {
-    let mut all = Vec::new();
-    all.push(Event::Patched {
+    let patched = Event::Patched {
         patch: GraphPatch {
             expected_revision: Some(1),
             add: vec![Arc::new(TaskSpec::new("new", "w"))],
@@ -304,7 +303,8 @@ fn changes() -> Vec<Event> {
             remove: vec!["sub".into()],
         },
         by: Some("src".into()),
-    });
+    };
+    let mut all = vec![patched];
     all.push(placed("new", 1));
     all.push(ended("new", 21, Outcome::Halted(Halt::Failed(failure()))));
     all.push(Event::Revived {

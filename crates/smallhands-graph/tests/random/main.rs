@@ -4,5 +4,6 @@
 mod fold;
 mod golden;
 mod graphs;
+mod model;
 mod repeat;
 mod runs;
