@@ -148,6 +148,10 @@ impl RunState {
         }
         if f.good >= required {
             let judged = !f.conditional || f.judged.is_some();
+            if f.open > 0 || !f.late.is_empty() {
+                let late = self.open_needs(ix);
+                self.nodes.at_mut(ix).flow.late = late;
+            }
             self.set(
                 ix,
                 if judged {
@@ -158,6 +162,12 @@ impl RunState {
             );
         }
         None
+    }
+
+    fn open_needs(&self, ix: Ix) -> Vec<TaskId> {
+        let needs = self.nodes.at(ix).spec.needs.iter();
+        let open = |id: &&TaskId| self.nodes.get(id).and_then(gives).is_none();
+        needs.filter(open).cloned().collect()
     }
 
     pub(super) fn judge(&mut self, ix: Ix, holds: bool) {

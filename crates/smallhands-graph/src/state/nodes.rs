@@ -66,6 +66,9 @@ pub(super) struct Flow {
     pub(super) begun: bool,
     /// Attempts of what it took the place of, which its retry policy does not count.
     pub(super) before: u32,
+    /// Needs that were open when an early join let it go on: they give it nothing, whenever it is
+    /// placed, so that a placement after a crash sees what the first one saw.
+    pub(super) late: Vec<TaskId>,
     pub(super) judged: Option<bool>,
     pub(super) losses: u32,
     pub(super) divergences: u32,

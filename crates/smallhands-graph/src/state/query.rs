@@ -179,7 +179,7 @@ impl RunState {
         let holder = n.flow.parent.map(|p| &self.nodes.at(p).spec.id);
         let name = |id: &TaskId| holder.map_or(id.as_str(), |h| local(h, id)).to_owned();
         let of = |id: &TaskId| {
-            let value = self.nodes.get(id).and_then(Node::value);
+            let value = self.given(n, id);
             (name(id), value.cloned().unwrap_or_default())
         };
         n.spec.needs.iter().map(of).collect()
@@ -215,10 +215,16 @@ impl RunState {
             let input = self.input_for(p)?;
             return input.pointer(pointer).cloned().ok_or_else(missing);
         }
-        match self.nodes.get(from).and_then(Node::value) {
+        match self.given(n, from) {
             Some(v) => v.pointer(pointer).cloned().ok_or_else(missing),
             None => Ok(Value::Null),
         }
+    }
+
+    /// What a need gave in time.
+    fn given(&self, n: &Node, need: &TaskId) -> Option<&Value> {
+        let in_time = !n.flow.late.contains(need);
+        self.nodes.get(need).filter(|_| in_time)?.value()
     }
 
     /// What a planner may see of the graph.

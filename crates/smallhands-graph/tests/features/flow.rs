@@ -420,3 +420,51 @@ async fn a_sibling_that_runs_is_stopped_when_what_holds_both_fails() {
         assert_eq!(states(&r.state, ["h", "h/w"]), ["failed", "cancelled"]);
     }
 }
+
+#[tokio::test]
+async fn what_any_saw_first_is_what_a_placement_after_a_crash_sees() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let l = Ledger::default();
+        let (begun, ended) = (l.clone(), l.clone());
+        let late = worker("late", move |_: Value, _| {
+            let l = begun.clone();
+            async move {
+                seen(&l, "any began").await;
+                Ok("late")
+            }
+        });
+        let any = worker("any", move |v: Value, cx: smallhands_core::TaskContext| {
+            let l = ended.clone();
+            async move {
+                let step = smallhands_core::Step::new("s").input(&v);
+                cx.step(step, |_| async { Ok(()) }).await?;
+                l.add("any began");
+                if l.count("any began") == 1 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(v)
+            }
+        });
+        let e = engine(&store, [echo(), late, any]);
+        let tasks = [
+            t("late", "late"),
+            t("good", "echo").input(7),
+            t("any", "any")
+                .bind("late", "late", "")
+                .bind("good", "good", "")
+                .join(Join::Any),
+        ];
+        let h = start(&e, tasks).await;
+        crate::kit::until(
+            &e,
+            "r",
+            |e| matches!(e, smallhands_graph::Event::Ended { task, .. } if task.as_str() == "late"),
+        )
+        .await;
+        drop(h);
+        let r = crate::kit::again(&e, smallhands_graph::ResumeFailed::No).await;
+        let bound = json!({"late": null, "good": 7});
+        assert_eq!(r.state.value("any"), Some(&bound));
+    }
+}
