@@ -263,8 +263,8 @@ impl RunState {
         Ok(())
     }
 
-    /// The run fails still if a task that is not tried again has failed it.
-    fn fail_again(&mut self) {
+    /// Whether a task has failed that fails the run: a rerun elsewhere does not mend it.
+    pub(super) fn has_failed(&self) -> bool {
         let fails = |n: &Node| {
             let tolerated = matches!(
                 n.spec.on_failure,
@@ -274,7 +274,12 @@ impl RunState {
                 && n.flow.parent.is_none()
                 && !(tolerated || n.flow.undo)
         };
-        self.failing = self.nodes.values().any(fails);
+        self.nodes.values().any(fails)
+    }
+
+    /// The run fails still if a task that is not tried again has failed it.
+    fn fail_again(&mut self) {
+        self.failing = self.has_failed();
         let nodes = &self.nodes;
         let failed = |ix: &Ix| matches!(nodes.at(*ix).state, NodeState::Failed(_));
         self.owed.retain(failed);

@@ -235,6 +235,11 @@ impl RunState {
             n.questions.clear();
             n.flow.delay = None;
             let given = gives(n) == Some(true);
+            // Of one that was set aside while it ran: nobody will say what it spent.
+            if !self.held.is_empty() {
+                self.charge_open(ix, |_, _| true);
+            }
+            let n = self.nodes.at_mut(ix);
             if was_expanded {
                 let still = n.flow.children.iter().map(|c| (*c, NodeState::Cancelled));
                 stack.extend(still);

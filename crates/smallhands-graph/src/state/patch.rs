@@ -85,15 +85,14 @@ impl RunState {
         self.failing = false;
         self.cancelling = false;
         let affected = self.that_follow(first);
-        let added = |ix: &Ix| {
-            let by = self.nodes.at(*ix).flow.added_by;
-            by.is_some_and(|b| affected.contains(&b))
-        };
-        let gone: Vec<_> = self
-            .nodes
-            .numbers()
-            .filter(|ix| self.nodes.find(*ix).is_some() && added(ix))
-            .collect();
+        // In the order of adding: what was added by what was added comes after it.
+        let mut gone = BTreeSet::new();
+        for ix in self.nodes.numbers() {
+            let by = self.nodes.find(ix).and_then(|n| n.flow.added_by);
+            if by.is_some_and(|b| affected.contains(&b) || gone.contains(&b)) {
+                gone.insert(ix);
+            }
+        }
         for ix in gone {
             self.take_out(ix);
         }

@@ -164,7 +164,7 @@ impl RunState {
     pub(crate) fn resting_status(&self) -> RunStatus {
         if self.cancelling {
             RunStatus::Cancelled
-        } else if self.failing {
+        } else if self.failing || self.has_failed() {
             RunStatus::Failed
         } else if self.settled < self.nodes.len() {
             RunStatus::Waiting

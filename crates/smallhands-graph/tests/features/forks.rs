@@ -262,3 +262,27 @@ async fn a_task_whose_condition_cannot_be_looked_at_runs_in_no_fork() {
         assert_eq!(l.all(), [""; 0]);
     }
 }
+
+#[tokio::test]
+async fn a_rerun_does_not_forgive_what_failed_elsewhere() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let l = Ledger::default();
+        let e = engine(&store, [steps(&l), crate::kit::fail()]);
+        let r = run(
+            &e,
+            [
+                t("a", "steps"),
+                t("b", "fail").needs("a"),
+                t("c", "steps").needs("a"),
+            ],
+        );
+        assert_eq!(r.await.status, RunStatus::Failed);
+        e.rerun(&"r".into(), &"c".into(), &"f".into())
+            .await
+            .unwrap();
+        l.clear();
+        let r = finish(&e, "f").await;
+        assert_eq!((r.status, l.count("c ran")), (RunStatus::Failed, 1));
+    }
+}

@@ -308,3 +308,38 @@ async fn a_task_that_was_removed_may_be_added_anew() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_a_cancelled_task_held_of_the_budget_is_charged() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let l = Ledger::default();
+        let ledger = l.clone();
+        let spends = worker("spends", move |_: Value, cx: TaskContext| {
+            let l = ledger.clone();
+            async move {
+                let most = smallhands_core::Usage {
+                    input_tokens: 40,
+                    ..Default::default()
+                };
+                let step = smallhands_core::Step::new("s").reserving(most);
+                let act = |_| async {
+                    l.add("began");
+                    std::future::pending::<Result<(), _>>().await
+                };
+                cx.step(step, act).await
+            }
+        });
+        let e = engine(&store, [spends]);
+        let h = start(&e, [t("a", "spends")]).await;
+        seen(&l, "began").await;
+        let patch = GraphPatch {
+            cancel: vec!["a".into()],
+            ..GraphPatch::default()
+        };
+        h.patch(patch).await.unwrap();
+        let r = h.wait().await.unwrap();
+        assert_eq!(r.state.spent.tokens(), 40);
+        assert_eq!(e.info(&"r".into()).await.unwrap().head.spent.tokens(), 40);
+    }
+}
