@@ -202,7 +202,7 @@ async fn a_task_that_waits_for_what_it_never_asked_fails() {
         });
         let e = engine(&store, [odd]);
         let h = start(&e, [t("x", "odd")]).await;
-        let r = tokio::time::timeout(Duration::from_secs(20), h.wait()).await;
+        let r = tokio::time::timeout(Duration::from_secs(300), h.wait()).await;
         let r = r.expect("it is placed again and again").unwrap();
         assert_eq!(
             (r.status, state(&r.state, "x")),

@@ -239,7 +239,7 @@ async fn whatever_fails_the_run_stops_what_runs() {
             let tasks = [t("w", "wait"), t("src", "src"), bad];
             let new = smallhands_graph::NewRun::new(format!("r{n}"), crate::kit::graph(tasks));
             let h = e.start(new).await.unwrap();
-            let r = tokio::time::timeout(Duration::from_secs(20), h.wait()).await;
+            let r = tokio::time::timeout(Duration::from_secs(300), h.wait()).await;
             let r = r.expect("what runs was not stopped").unwrap();
             assert_eq!(r.status, RunStatus::Failed, "{n}");
             assert_eq!(

@@ -88,21 +88,15 @@ proptest! {
 #[test]
 #[ignore = "for a long night"]
 fn many() {
-    let mut kinds = std::collections::BTreeMap::<String, usize>::new();
-    let mut ends = std::collections::BTreeMap::<String, usize>::new();
-    for seed in 1_000_000..1_003_000 {
+    let (mut bad, mut kinds) = (Vec::new(), std::collections::BTreeMap::<_, usize>::new());
+    for seed in 1_000_000..1_001_000 {
         if let Err(e) = holds(seed) {
-            println!("seed {seed}: {e}");
+            bad.push(format!("seed {seed}: {e}"));
         }
-        if seed % 10 == 0 {
-            let all = records(seed);
-            for s in &all {
-                *kinds.entry(s.record.kind.to_string()).or_default() += 1;
-            }
-            *ends
-                .entry(all.last().unwrap().record.body().to_string())
-                .or_default() += 1;
+        for s in records(seed) {
+            *kinds.entry(s.record.kind).or_default() += 1;
         }
     }
-    println!("{kinds:#?} {ends:#?}");
+    assert!(bad.is_empty(), "{bad:#?}");
+    println!("{kinds:?}");
 }
