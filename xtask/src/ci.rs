@@ -146,7 +146,9 @@ pub(crate) fn tests(slow: bool) -> Result {
 fn tortured(name: &str, kills: u32) -> Result {
     let torture = torture::Torture {
         kills: Some(kills),
+        tries: None,
         seed: 1,
+        durability: String::new(),
         json: false,
     };
     torture::run(name, &torture)

@@ -15,7 +15,8 @@ cargo xtask test [--slow]    set up what tests need and run all of them; --slow 
 cargo xtask examples         run every example, and every bench a few times
 cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; graph: --full: the slow too;
                              --anchors: LangGraph too, got with pip)
-cargo xtask torture NAME     faults: kill9, graph  (--json, --kills N; graph: --seed S)
+cargo xtask torture NAME     faults: kill9, graph, lease  (--json; kill9, graph: --kills N;
+                             graph: --seed S, --durability power-loss; lease: --tries N)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
 cargo xtask ci [PART]        all of it, as CI does, with a table; or the stages named like PART
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
             let number = |flag| value(flag).and_then(|n| n.parse::<u64>().ok());
             let torture = torture::Torture {
                 kills: number("--kills").and_then(|n| n.try_into().ok()),
+                tries: number("--tries").and_then(|n| n.try_into().ok()),
                 seed: number("--seed").unwrap_or(1),
+                durability: value("--durability").unwrap_or_default(),
                 json: has("--json"),
             };
             torture::run(name, &torture)

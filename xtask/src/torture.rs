@@ -15,7 +15,10 @@ use std::{
 /// How much of which torture.
 pub(crate) struct Torture {
     pub(crate) kills: Option<u32>,
+    pub(crate) tries: Option<u32>,
     pub(crate) seed: u64,
+    /// What appends survive; empty: as the engine has it.
+    pub(crate) durability: String,
     pub(crate) json: bool,
 }
 
@@ -23,16 +26,29 @@ pub(crate) fn run(name: &str, t: &Torture) -> Result {
     match name {
         "kill9" => kill9(t.kills.unwrap_or(10), t.json),
         "graph" => graph(t),
-        _ => Err("there are: torture kill9 | graph".into()),
+        "lease" => lease(t),
+        _ => Err("there are: torture kill9 | graph | lease".into()),
     }
 }
 
 /// `graph`: the engine alone, in a program of its own (`tests/torture`), killed around every commit
-/// and at random moments; an outside ledger must show that nothing ran twice or was lost.
+/// and at random moments, patched, paused, answered and forked meanwhile; an outside ledger must
+/// show that nothing ran twice or was lost.
 fn graph(t: &Torture) -> Result {
     let mut c = cargo(&["run", "--quiet", "-p", "smallhands-torture", "--", "graph"]);
     c.args(["--kills", &t.kills.unwrap_or(300).to_string()]);
     c.args(["--seed", &t.seed.to_string()]);
+    if !t.durability.is_empty() {
+        c.args(["--durability", &t.durability]);
+    }
+    crate::tools::run(c.args(t.json.then_some("--json")))
+}
+
+/// `lease`: two processes want one run at the same moment; exactly one gets it, and when that is
+/// killed the run is free.
+fn lease(t: &Torture) -> Result {
+    let mut c = cargo(&["run", "--quiet", "-p", "smallhands-torture", "--", "lease"]);
+    c.args(["--tries", &t.tries.unwrap_or(1000).to_string()]);
     crate::tools::run(c.args(t.json.then_some("--json")))
 }
 

@@ -1,20 +1,20 @@
-//! Kills, restarts, judges, sums up.
+//! One run at a time: kills it, restarts it, forks it, has it judged.
 
 use crate::{
     Result,
+    fault::{Broken, Point},
+    live,
     plan::{Plan, Random, Shape},
-    store::{Broken, Point},
     text,
-    verdict::{self, Verdict},
+    verdict::{self, Fork, Verdict},
 };
-use serde_json::{Value, json};
+use smallhands_graph::Durability;
 use std::{
-    fmt, fs,
+    fs,
     io::Read,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -30,8 +30,6 @@ pub enum Fault {
 
 /// No life takes longer; a run that does is stuck.
 const BOUND: Duration = Duration::from_secs(60);
-/// So many kills one run suffers at most.
-const KILLS_PER_RUN: usize = 12;
 
 /// A program, and how its store is broken if it is.
 #[derive(Clone, Debug)]
@@ -42,8 +40,21 @@ pub struct Campaign {
     pub kills: usize,
     /// Everything but the timing follows from it.
     pub seed: u64,
+    /// What the runs' appends survive.
+    pub durability: Durability,
     /// For the proof that a fault is found.
     pub broken: Option<Broken>,
+}
+
+/// What is done to one run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its graph.
+    pub shape: Shape,
+    /// How its lives end before their time, one after the other.
+    pub faults: Vec<Fault>,
+    /// Whether it is forked after some kills, and where follows from this.
+    pub forks: Option<u64>,
 }
 
 /// What one run suffered.
@@ -51,30 +62,23 @@ pub struct Campaign {
 pub struct Suffered {
     /// Lives that were cut short.
     pub kills: usize,
+    /// Those that were cut short at a point in the code.
+    pub hit: Vec<Point>,
     /// Lives.
     pub starts: usize,
-    /// Appends of the last life.
-    pub appends: u64,
+    /// Of the last life: appends, placements, blobs.
+    pub counts: [u64; 3],
+    /// Forks, each of which came to its end.
+    pub forks: Vec<Fork>,
     /// Why it never ended.
     pub stuck: Option<String>,
 }
 
-/// The sum.
-#[derive(Clone, Debug, Default)]
-pub struct Figures {
-    seed: u64,
-    /// Runs.
-    pub runs: usize,
-    /// Kills.
-    pub kills: usize,
-    /// Of these, at the commits of one small run, and how many commits it has.
-    pub boundaries: (usize, u64),
-    starts: usize,
-    /// The sum of the verdicts.
-    pub sum: Verdict,
-    /// Each fault, with the run that shows it.
-    pub notes: Vec<String>,
-    seconds: f64,
+/// What a life is told on its command line.
+struct Lived<'a> {
+    dir: &'a Path,
+    shape: Shape,
+    run: &'a str,
 }
 
 impl Campaign {
@@ -82,64 +86,97 @@ impl Campaign {
     ///
     /// # Errors
     /// The machine does not play along; never what the engine did.
-    pub fn torture(
-        &self,
-        dir: &Path,
-        shape: Shape,
-        faults: impl IntoIterator<Item = Fault>,
-    ) -> Result<(Suffered, Verdict)> {
+    pub fn torture(&self, dir: &Path, run: &Run) -> Result<(Suffered, Verdict)> {
         fs::create_dir_all(dir).map_err(text)?;
-        let suffered = self.suffer(dir, shape, faults)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let judged = runtime.map_err(text)?.block_on(verdict::judge(dir, shape));
-        let mut v = judged.unwrap_or_else(|e| Verdict {
-            lost: 1,
-            notes: vec![format!("the journal cannot be judged: {e}")],
-            ..Verdict::default()
-        });
-        if let Some(why) = &suffered.stuck {
-            v.stuck = 1;
+        let mut s = Suffered::default();
+        self.suffer(dir, run, &mut s)?;
+        let own = wait(verdict::judge(dir, run.shape))?;
+        let mut v = own.unwrap_or_else(|e| unreadable(&e));
+        for f in &s.forks {
+            let fork = wait(verdict::judge_fork(dir, run.shape, f))?;
+            let fork = fork.unwrap_or_else(|e| unreadable(&e));
+            v.add(&fork);
+            let notes = fork.notes.into_iter();
+            v.notes
+                .extend(notes.map(|n| format!("{}@{}: {n}", f.run, f.at)));
+        }
+        if let Some(why) = &s.stuck {
+            v.stuck += 1;
             v.notes.push(format!("stuck: {why}"));
         }
-        Ok((suffered, v))
+        Ok((s, v))
     }
 
-    fn suffer(
-        &self,
-        dir: &Path,
-        shape: Shape,
-        faults: impl IntoIterator<Item = Fault>,
-    ) -> Result<Suffered> {
-        let (mut s, mut faults) = (Suffered::default(), faults.into_iter());
-        loop {
-            let fault = faults.next();
-            let life = self.life(dir, shape, fault)?;
-            s.starts += 1;
-            match life {
-                End::Killed => s.kills += 1,
-                End::Exited(status, said) if status.success() => {
-                    s.appends = said.trim().parse().unwrap_or(0);
-                    return Ok(s);
-                }
-                // It died where nobody asked it to.
-                End::Exited(status, said) => {
-                    s.stuck = Some(format!("{status}: {said}"));
-                    return Ok(s);
-                }
-                End::TooLong => {
-                    s.stuck = Some(format!("a life of {BOUND:?} was not enough"));
-                    return Ok(s);
-                }
+    fn suffer(&self, dir: &Path, run: &Run, s: &mut Suffered) -> Result {
+        let lived = Lived {
+            dir,
+            shape: run.shape,
+            run: live::RUN,
+        };
+        let mut random = run.forks.map(Random);
+        let mut made = Vec::new();
+        for fault in run.faults.iter().copied().map(Some).chain([None]) {
+            let over = self.lived(&lived, fault, s)?;
+            if let Some(r) = &mut random
+                && s.stuck.is_none()
+                && (over || r.one_in(5))
+                && made.len() < 3
+            {
+                made.extend(fork(dir, made.len(), r)?);
+            }
+            if over {
+                break;
             }
         }
+        // To their end, each killed once on its way.
+        for f in made {
+            let lived = Lived {
+                run: &f.run,
+                ..lived
+            };
+            let after = random.as_mut().map_or(30, |r| r.range(10, 90));
+            let kill = Fault::Kill(Duration::from_millis(after));
+            if s.stuck.is_none() && !self.lived(&lived, Some(kill), s)? {
+                self.lived(&lived, None, s)?;
+            }
+            if let Some(why) = &mut s.stuck {
+                why.insert_str(0, &format!("in {f:?}: "));
+                break;
+            }
+            s.forks.push(f);
+        }
+        Ok(())
     }
 
-    fn life(&self, dir: &Path, shape: Shape, fault: Option<Fault>) -> Result<End> {
+    /// One life; whether nothing follows it.
+    fn lived(&self, l: &Lived<'_>, fault: Option<Fault>, s: &mut Suffered) -> Result<bool> {
+        s.starts += 1;
+        match self.life(l, fault)? {
+            End::Killed => {
+                s.kills += 1;
+                if let Some(Fault::At(p)) = fault {
+                    s.hit.push(p);
+                }
+                return Ok(false);
+            }
+            End::Exited(status, said) if status.success() => {
+                let counts = said.split_whitespace().filter_map(|n| n.parse().ok());
+                for (to, n) in s.counts.iter_mut().zip(counts) {
+                    *to = n;
+                }
+            }
+            // It died where nobody asked it to.
+            End::Exited(status, said) => s.stuck = Some(format!("{status}: {said}")),
+            End::TooLong => s.stuck = Some(format!("a life of {BOUND:?} was not enough")),
+        }
+        Ok(true)
+    }
+
+    fn life(&self, l: &Lived<'_>, fault: Option<Fault>) -> Result<End> {
         let mut c = Command::new(&self.program);
-        c.arg("live")
-            .arg("--dir")
-            .arg(dir)
-            .args(["--shape", &shape.to_string()]);
+        c.args(["live", "--run", l.run, "--dir"]).arg(l.dir);
+        c.args(["--shape", &l.shape.to_string()]);
+        c.args(["--durability", durability_name(self.durability)]);
         if let Some(b) = self.broken {
             c.args(["--broken", &b.to_string()]);
         }
@@ -157,18 +194,11 @@ impl Campaign {
             .map_err(text)?;
         let ended = ended_within(&mut child, limit)?;
         // Without a pool, one that ended was alone in its group.
-        if ended.is_none() || Plan::of(shape).pool {
+        if ended.is_none() || Plan::of(l.shape).pool {
             kill_group(child.id());
         }
         let status = child.wait().map_err(text)?;
-        let mut said = String::new();
-        let pipes: [Option<Box<dyn Read>>; 2] = [
-            child.stdout.take().map(|p| Box::new(p) as Box<dyn Read>),
-            child.stderr.take().map(|p| Box::new(p) as Box<dyn Read>),
-        ];
-        for mut p in pipes.into_iter().flatten() {
-            p.read_to_string(&mut said).map_err(text)?;
-        }
+        let said = said(&mut child)?;
         Ok(match (ended, fault) {
             (None, Some(Fault::Kill(_))) => End::Killed,
             (None, _) => End::TooLong,
@@ -178,10 +208,69 @@ impl Campaign {
     }
 }
 
+/// The word for it on a command line.
+pub fn durability_name(d: Durability) -> &'static str {
+    match d {
+        Durability::ProcessCrash => "process-crash",
+        Durability::PowerLoss => "power-loss",
+    }
+}
+
+fn unreadable(why: &str) -> Verdict {
+    Verdict {
+        lost: 1,
+        notes: vec![format!("the journal cannot be judged: {why}")],
+        ..Verdict::default()
+    }
+}
+
+fn wait<T>(f: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    Ok(runtime.map_err(text)?.block_on(f))
+}
+
+/// Forks the run where it stands or before; none while there is no graph in it.
+fn fork(dir: &Path, n: usize, r: &mut Random) -> Result<Option<Fork>> {
+    // Created, opened and patched are one append.
+    const FIRST: u64 = 3;
+    let run = format!("fork{n}");
+    wait(async {
+        let engine = live::idle(dir)?;
+        let last = match engine.info(&live::RUN.into()).await {
+            Ok(info) => info.last,
+            Err(_) => 0,
+        };
+        if last < FIRST {
+            return Ok(None);
+        }
+        let at = r.range(FIRST, last + 1);
+        let to = run.as_str().into();
+        engine
+            .fork(&live::RUN.into(), at, &to)
+            .await
+            .map_err(text)?;
+        Ok(Some(Fork { run, at }))
+    })?
+}
+
 enum End {
     Killed,
     Exited(ExitStatus, String),
     TooLong,
+}
+
+fn said(child: &mut Child) -> Result<String> {
+    let pipes: [Option<Box<dyn Read>>; 2] = [
+        child.stdout.take().map(|p| Box::new(p) as Box<dyn Read>),
+        child.stderr.take().map(|p| Box::new(p) as Box<dyn Read>),
+    ];
+    let mut said = String::new();
+    for mut p in pipes.into_iter().flatten() {
+        p.read_to_string(&mut said).map_err(text)?;
+    }
+    Ok(said)
 }
 
 fn ended_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
@@ -204,160 +293,4 @@ fn kill_group(leader: u32) {
     c.args(["-9", "--", &group]).stderr(Stdio::null());
     // A group that is empty already cannot be killed, and need not be.
     drop(c.status());
-}
-
-// ---- many runs
-
-type Run = (Shape, Vec<Fault>);
-
-/// A third or so of the kills at each commit of one small run, the rest wherever they fall in
-/// larger ones.
-///
-/// # Errors
-/// The machine does not play along; never what the engine did.
-pub fn run(c: &Campaign) -> Result<Figures> {
-    let begin = Instant::now();
-    let root = std::env::temp_dir().join(format!("smallhands-torture-{}", std::process::id()));
-    drop(fs::remove_dir_all(&root));
-    let sum = Mutex::new(Figures {
-        seed: c.seed,
-        ..Figures::default()
-    });
-    let small = Shape::Small(c.seed);
-    let commits = one(c, &root, &sum, 0, (small, Vec::new()))?.appends;
-    let mut runs = boundaries(small, commits, c.kills * 2 / 3).into_iter();
-    side_by_side(c, &root, &sum, &mut |_, n| runs.next().map(|r| (n, r)))?;
-    let mut f = lock(&sum);
-    f.boundaries = (f.kills, commits);
-    drop(f);
-    let mut random = Random(c.seed);
-    side_by_side(c, &root, &sum, &mut |killed, n| {
-        let left = c.kills.saturating_sub(killed);
-        (left > 0).then(|| (n, anywhere(&mut random, left)))
-    })?;
-    let mut figures = lock(&sum).clone();
-    figures.seconds = begin.elapsed().as_secs_f64();
-    if figures.faults() == 0 {
-        drop(fs::remove_dir_all(&root));
-    }
-    Ok(figures)
-}
-
-/// Each commit: before, during and after it; fewer of them, evenly, if there are too many.
-fn boundaries(small: Shape, commits: u64, most: usize) -> Vec<Run> {
-    let points = (1..=commits).flat_map(|n| [Point::Before(n), Point::During(n), Point::After(n)]);
-    let all: Vec<_> = points.map(|p| (small, vec![Fault::At(p)])).collect();
-    let every = all.len().div_ceil(most.max(1)).max(1);
-    all.into_iter().step_by(every).collect()
-}
-
-fn anywhere(random: &mut Random, most: usize) -> Run {
-    let shape = match random.range(0, 8) {
-        0 => Shape::Fan(40),
-        1 => Shape::Chain(20),
-        _ => Shape::Random(random.number() >> 16),
-    };
-    let fault = |_| match random.range(0, 5) {
-        0 => Fault::At(Point::Before(random.range(3, 20))),
-        1 => Fault::At(Point::During(random.range(2, 20))),
-        2 => Fault::At(Point::After(random.range(1, 20))),
-        _ => Fault::Kill(Duration::from_millis(random.range(8, 120))),
-    };
-    (shape, (0..most.min(KILLS_PER_RUN)).map(fault).collect())
-}
-
-/// Two at a time: most of a life is waiting for the disk.
-fn side_by_side(
-    c: &Campaign,
-    root: &Path,
-    sum: &Mutex<Figures>,
-    next: &mut (dyn FnMut(usize, usize) -> Option<(usize, Run)> + Send),
-) -> Result {
-    let next = Mutex::new(next);
-    let work = || -> Result {
-        loop {
-            let run = {
-                let mut f = lock(sum);
-                f.runs += 1;
-                let (killed, n) = (f.kills, f.runs);
-                drop(f);
-                (lock(&next))(killed, n)
-            };
-            let Some((n, run)) = run else {
-                lock(sum).runs -= 1;
-                return Ok(());
-            };
-            one(c, root, sum, n, run)?;
-        }
-    };
-    thread::scope(|s| {
-        let all = [s.spawn(work), s.spawn(work)];
-        all.into_iter().try_for_each(|t| {
-            t.join()
-                .map_err(|_| "a thread of the harness panicked".to_owned())?
-        })
-    })
-}
-
-fn one(c: &Campaign, root: &Path, sum: &Mutex<Figures>, n: usize, run: Run) -> Result<Suffered> {
-    let dir = root.join(n.to_string());
-    let (shape, faults) = run;
-    let (suffered, v) = c.torture(&dir, shape, faults)?;
-    let mut f = lock(sum);
-    f.kills += suffered.kills;
-    f.starts += suffered.starts;
-    for note in &v.notes {
-        let note = format!("{shape}, {}: {note}", dir.display());
-        f.notes.push(note);
-    }
-    if v.faults() == 0 {
-        drop(fs::remove_dir_all(&dir));
-    }
-    f.sum.add(&v);
-    Ok(suffered)
-}
-
-fn lock<T: ?Sized>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Figures {
-    /// All that must be zero.
-    pub fn faults(&self) -> usize {
-        self.sum.faults()
-    }
-    /// One object.
-    pub fn to_json(&self) -> Value {
-        let (s, (at_commits, commits)) = (&self.sum, self.boundaries);
-        json!({
-            "name": "torture/graph/faults", "value": self.faults(), "unit": "faults", "better": "lower",
-            "kills": self.kills, "finished_rerun": s.finished_rerun, "steps_rerun": s.steps_rerun,
-            "lost": s.lost, "duplicated_once_effects": s.duplicated_once, "early": s.early,
-            "stuck": s.stuck, "unfinished_rerun": s.unfinished_rerun, "runs": self.runs,
-            "starts": self.starts, "kills_at_commits": at_commits, "commits": commits,
-            "seed": self.seed, "seconds": self.seconds,
-        })
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (s, (at_commits, commits)) = (&self.sum, self.boundaries);
-        write!(
-            f,
-            "kills={} finished_rerun={} lost={} duplicated_once_effects={} stuck={} steps_rerun={} early={}",
-            self.kills,
-            s.finished_rerun,
-            s.lost,
-            s.duplicated_once,
-            s.stuck,
-            s.steps_rerun,
-            s.early
-        )?;
-        write!(
-            f,
-            "\n{} runs, {} starts in {:.0} s, seed {}; {at_commits} kills around the {commits} commits of one run; {} unfinished tasks ran again, as they should",
-            self.runs, self.starts, self.seconds, self.seed, s.unfinished_rerun
-        )
-    }
 }

@@ -1,8 +1,9 @@
 //! The outside world: an append-only file that no rollback reaches.
 
 use crate::{Result, text};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use smallhands_core::{DispatchKey, Effect};
+use smallhands_graph::GraphPatch;
 use std::{
     fs::{self, File},
     io::Write,
@@ -18,6 +19,9 @@ pub struct Line {
     pub task: String,
     /// Its attempt.
     pub attempt: u32,
+    /// Which iteration, from 1.
+    #[serde(default)]
+    pub iteration: u64,
     /// Its placement.
     pub fence: u64,
     /// Which step, from 0; none: the worker began.
@@ -28,16 +32,58 @@ pub struct Line {
 
 impl Line {
     /// Of this placement.
-    pub fn new(key: &DispatchKey, step: Option<usize>, effect: Effect) -> Self {
+    pub fn new(key: &DispatchKey, iteration: u64, step: Option<usize>, effect: Effect) -> Self {
         Self {
             run: key.run.to_string(),
             task: key.task.to_string(),
             attempt: key.attempt,
+            iteration,
             fence: key.fence,
             step,
             effect,
         }
     }
+    /// Whether it is the same step, whatever attempt made it.
+    pub fn same_effect(&self, o: &Self) -> bool {
+        (&self.run, &self.task, self.iteration, self.step) == (&o.run, &o.task, o.iteration, o.step)
+    }
+}
+
+/// What somebody outside asked of a run, and whether it was told that it counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Act {
+    /// The run.
+    pub run: String,
+    /// Names it.
+    pub id: String,
+    /// What was asked.
+    pub what: What,
+    /// How far it came.
+    pub came: Came,
+}
+
+/// What is asked of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Another graph.
+    Patch(Box<GraphPatch>),
+    /// An answer to a task's question.
+    Answer(String),
+    /// To start nothing more.
+    Pause,
+}
+
+/// How far an act came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Came {
+    /// It is about to be asked.
+    Asked,
+    /// It counts, the engine says.
+    Yes,
+    /// It does not, the engine says.
+    No,
 }
 
 /// Appends in one write, and syncs: a line is there as a whole or not at all.
@@ -45,9 +91,20 @@ impl Line {
 /// # Errors
 /// The file cannot be written.
 pub fn append(dir: &Path, line: &Line) -> Result {
+    write(&dir.join("ledger"), line)
+}
+
+/// As [`append`], for what was asked from outside.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn note(dir: &Path, act: &Act) -> Result {
+    write(&dir.join("acts"), act)
+}
+
+fn write(path: &Path, line: &impl Serialize) -> Result {
     let mut bytes = serde_json::to_vec(line).map_err(text)?;
     bytes.push(b'\n');
-    let path = dir.join("ledger");
     let mut file = File::options()
         .create(true)
         .append(true)
@@ -63,7 +120,18 @@ pub fn append(dir: &Path, line: &Line) -> Result {
 /// # Errors
 /// A line that is not one.
 pub fn read(dir: &Path) -> Result<Vec<Line>> {
-    let path = dir.join("ledger");
+    lines(&dir.join("ledger"))
+}
+
+/// All that was asked from outside.
+///
+/// # Errors
+/// A line that is not one.
+pub fn acts(dir: &Path) -> Result<Vec<Act>> {
+    lines(&dir.join("acts"))
+}
+
+fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }

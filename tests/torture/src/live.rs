@@ -2,19 +2,25 @@
 
 use crate::{
     Result,
+    fault::{Blobs, Broken, Places, Point},
+    outside::Outsider,
     plan::{Plan, Shape},
-    store::{Broken, Faulty, Point},
-    text,
+    store::Faulty,
+    stuck, text,
     work::{Source, Work, answer_to},
 };
 use serde_json::Value;
-use smallhands_core::{Ambient, BlobStore, Executor, NoGuard, NoSecrets, RunId, Worker};
+use smallhands_core::{Ambient, BlobStore, Clock, Executor, NoGuard, NoSecrets, RunId};
 use smallhands_exec::{InProcess, PoolOptions, ProcessPool, WorkerParts};
 use smallhands_graph::{
-    Conditions, DirBlobs, Engine, Event, GraphError, NewRun, ResumeFailed, RunHandle, RunResult,
-    RunStatus, SqliteStore, StateStore, SystemClock, TaskGraph, Update,
+    Conditions, DirBlobs, Durability, Engine, Event, GraphError, NewRun, ResumeFailed, RunHandle,
+    RunResult, RunStatus, SqliteStore, StateStore, SystemClock, TaskGraph, Update,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// The run of every journal here.
 pub const RUN: &str = "tortured";
@@ -24,21 +30,52 @@ pub const RUN: &str = "tortured";
 pub struct Life {
     /// Where journal and ledger are.
     pub dir: PathBuf,
+    /// Which run: the one that it starts if there is none, or a fork.
+    pub run: RunId,
     /// The graph.
     pub shape: Shape,
+    /// What its appends survive.
+    pub durability: Durability,
     /// Where it dies by itself.
     pub point: Option<Point>,
     /// How its store is broken.
     pub broken: Option<Broken>,
 }
 
+impl Life {
+    /// Whether it shares the past of another.
+    pub fn is_fork(&self) -> bool {
+        self.run.as_str() != RUN
+    }
+}
+
+/// Larger bodies lie in the blob store, so that some do.
+const INLINE: usize = 2_000;
+
 /// Opens the journal of a run.
 ///
 /// # Errors
 /// It cannot be opened.
-pub fn open(dir: &std::path::Path) -> Result<SqliteStore> {
+pub fn open(dir: &Path) -> Result<SqliteStore> {
+    opened(dir, None).map(|(store, _)| store)
+}
+
+fn opened(dir: &Path, point: Option<Point>) -> Result<(SqliteStore, Arc<Blobs>)> {
+    stuck::undo(dir)?;
     let blobs = DirBlobs::open(dir.join("blobs")).map_err(text)?;
-    SqliteStore::open(dir, Arc::new(blobs)).map_err(text)
+    let blobs = Arc::new(Blobs::new(Arc::new(blobs), point));
+    let store = SqliteStore::open(dir, blobs.clone()).map_err(text)?;
+    Ok((store.inline_up_to(INLINE), blobs))
+}
+
+/// An engine that places nothing: for what is done to runs that nobody drives.
+///
+/// # Errors
+/// The journal cannot be opened.
+pub fn idle(dir: &Path) -> Result<Engine> {
+    let store = Arc::new(open(dir)?);
+    let nobody = Arc::new(InProcess::new([], ambient(store.blobs())));
+    Ok(Engine::new(store, nobody, Arc::new(SystemClock)))
 }
 
 fn ambient(blobs: Arc<dyn BlobStore>) -> Ambient {
@@ -59,26 +96,25 @@ pub fn parts(blobs: Arc<dyn BlobStore>) -> WorkerParts {
 }
 
 /// Starts the run or takes it up, answers what it asks, revives what failed, until it succeeds;
-/// returns how many appends that took.
+/// returns how many appends, placements and blobs that took.
 ///
 /// # Errors
 /// Whatever keeps it from succeeding.
-pub async fn live(life: &Life) -> Result<u64> {
-    let store = Arc::new(Faulty::new(open(&life.dir)?, life.point, life.broken));
+pub async fn live(life: &Life) -> Result<[u64; 3]> {
+    let (store, blobs) = opened(&life.dir, life.point)?;
+    let store = Arc::new(Faulty::new(store, &life.dir, life.point, life.broken));
     let plan = Plan::of(life.shape);
-    let engine = engine(life, &plan, store.clone())?;
-    let run = RunId::from(RUN);
+    let (engine, places) = engine(life, &plan, store.clone())?;
+    let counts = || [store.appends(), places.count(), blobs.count()];
+    let mut outsider = Outsider::new(life)?;
     let (mut failed, mut first) = (ResumeFailed::No, true);
     for _ in 0..100 {
-        let handle = match engine.resume(&run, failed).await {
-            Err(GraphError::UnknownRun(_)) if first => {
-                let graph = TaskGraph::from_tasks(plan.tasks.clone()).map_err(text)?;
-                let mut new = NewRun::new(run.clone(), graph);
-                new.config = Value::String(life.dir.display().to_string());
-                engine.start(new).await.map_err(text)?
+        let handle = match engine.resume(&life.run, failed).await {
+            Err(GraphError::UnknownRun(_)) if first && !life.is_fork() => {
+                engine.start(new_run(life, &plan)?).await.map_err(text)?
             }
             Err(GraphError::Ended { status, .. }) if status == "succeeded" => {
-                return Ok(store.appends());
+                return Ok(counts());
             }
             Err(GraphError::Ended { status, .. }) if status == "failed" => {
                 failed = ResumeFailed::Retry;
@@ -87,19 +123,29 @@ pub async fn live(life: &Life) -> Result<u64> {
             other => other.map_err(text)?,
         };
         first = false;
-        let result = drive(handle).await?;
+        let result = drive(&engine, handle, &mut outsider).await?;
         failed = ResumeFailed::No;
         match result.status {
-            RunStatus::Succeeded => return Ok(store.appends()),
+            RunStatus::Succeeded => return Ok(counts()),
             RunStatus::Failed => failed = ResumeFailed::Retry,
-            RunStatus::Waiting => answer(&engine, &run, &result).await?,
+            RunStatus::Waiting => answer(&engine, &outsider, &result).await?,
+            RunStatus::Paused => {}
             other => return Err(format!("it stopped as {other}")),
         }
     }
     Err("it neither succeeds nor fails".into())
 }
 
-fn engine(life: &Life, plan: &Plan, store: Arc<Faulty>) -> Result<Engine> {
+fn new_run(life: &Life, plan: &Plan) -> Result<NewRun> {
+    let graph = TaskGraph::from_tasks(plan.tasks.clone()).map_err(text)?;
+    let mut new = NewRun::new(life.run.clone(), graph);
+    new.config = Value::String(life.dir.display().to_string());
+    new.durability = life.durability;
+    new.limits = plan.limits.clone();
+    Ok(new)
+}
+
+fn engine(life: &Life, plan: &Plan, store: Arc<Faulty>) -> Result<(Engine, Arc<Places>)> {
     let (blobs, clock) = (store.blobs(), Arc::new(SystemClock));
     let executor: Arc<dyn Executor> = if plan.pool {
         let options = PoolOptions {
@@ -108,52 +154,59 @@ fn engine(life: &Life, plan: &Plan, store: Arc<Faulty>) -> Result<Engine> {
         };
         Arc::new(ProcessPool::new(options, blobs, clock.clone()).map_err(text)?)
     } else {
-        let work: Arc<dyn Worker> = Arc::new(Work::new(&life.dir));
-        Arc::new(InProcess::new([work], ambient(blobs)))
+        Arc::new(InProcess::new(Work::all(&life.dir), ambient(blobs)))
     };
+    let executor = Arc::new(Places::new(executor, life.point));
     let even = |outputs: &serde_json::Map<String, Value>| {
         let n = outputs.values().filter_map(|v| v["n"].as_u64());
         n.sum::<u64>().is_multiple_of(2)
     };
-    let engine =
-        Engine::new(store, executor, clock).conditions(Conditions::default().with("even", even));
-    Ok(match plan.pool {
+    let enough = |scope: &serde_json::Map<String, Value>| {
+        scope["iteration"].as_u64() >= scope["output"]["until"].as_u64()
+    };
+    let conditions = Conditions::default()
+        .with("even", even)
+        .with("enough", enough);
+    let engine = Engine::new(store, executor.clone(), clock).conditions(conditions);
+    let engine = match plan.pool {
         true => engine,
         false => engine.max_parallel(plan.parallel),
-    })
+    };
+    Ok((engine, executor))
 }
 
-/// To its end; about every second question is answered while the run goes on.
-async fn drive(mut handle: RunHandle) -> Result<RunResult> {
+/// To its end, while somebody outside hears what happens.
+async fn drive(
+    engine: &Engine,
+    mut handle: RunHandle,
+    outsider: &mut Outsider,
+) -> Result<RunResult> {
     let mut updates = handle.updates();
     while let Some(u) = updates.next().await {
         let Update::Event { event, seq, .. } = u else {
             continue;
         };
-        match &*event {
-            Event::Asked { task, id, .. } if seq % 2 == 0 => {
-                match handle.answer(task, id, answer_to(task.as_str())).await {
-                    // The run may have come to rest meanwhile.
-                    Ok(()) | Err(GraphError::Stopped(_)) => {}
-                    Err(e) => return Err(e.to_string()),
-                }
-            }
-            Event::Stopped { .. } => break,
-            _ => {}
+        outsider.hear(engine, &handle, seq, &event).await?;
+        if matches!(&*event, Event::Stopped { .. }) {
+            break;
         }
     }
     handle.wait().await.map_err(text)
 }
 
-async fn answer(engine: &Engine, run: &RunId, r: &RunResult) -> Result {
+/// Answers what is open; a question that answers itself in time is left to do so.
+async fn answer(engine: &Engine, outsider: &Outsider, r: &RunResult) -> Result {
     let mut asked = false;
     for (task, node) in r.state.nodes.iter() {
-        for ask in node.questions.keys() {
+        for (ask, q) in &node.questions {
             asked = true;
-            let done = engine
-                .answer(run, task, ask, answer_to(task.as_str()))
-                .await;
-            done.map_err(text)?;
+            if let Some(at) = q.deadline {
+                let left = at.0.saturating_sub(SystemClock.now().0);
+                tokio::time::sleep(Duration::from_millis(left)).await;
+                continue;
+            }
+            let given = || engine.answer(&r.run, task, ask, answer_to(task.as_str()));
+            outsider.answer(task, ask, given).await?;
         }
     }
     match asked {

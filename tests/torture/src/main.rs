@@ -1,14 +1,20 @@
-//! `torture graph` and, of itself, `torture live`.
+//! `torture graph`, `torture lease` and, of itself, `torture live` and `torture claim`.
 
+use smallhands_graph::Durability;
 use smallhands_torture::{
-    harness::{self, Campaign},
+    harness::Campaign,
+    lease,
     live::{self, Life},
+    many,
 };
-use std::{env, process::ExitCode, str::FromStr};
+use std::{env, path::PathBuf, process::ExitCode, str::FromStr};
 
 const HELP: &str = "\
-torture graph [--kills N] [--seed S] [--json] [--broken acks-early|forgets:N]
-torture live --dir D --shape SHAPE:N [--crash before|during|after|finished:N] [--broken ..]
+torture graph [--kills N] [--seed S] [--durability process-crash|power-loss] [--json]
+              [--broken acks-early|forgets:N]
+torture lease [--tries N] [--json]
+torture live --dir D --shape SHAPE:N [--run R] [--durability ..] [--broken ..]
+             [--crash before|during|within|after|blob|placing|finished:N]
 ";
 
 fn value<T: FromStr>(args: &[String], flag: &str) -> Result<Option<T>, String>
@@ -31,13 +37,34 @@ where
     value(args, flag)?.ok_or_else(|| format!("{flag} is needed"))
 }
 
+fn durability(args: &[String]) -> Result<Durability, String> {
+    match value::<String>(args, "--durability")?.as_deref() {
+        None | Some("process-crash") => Ok(Durability::ProcessCrash),
+        Some("power-loss") => Ok(Durability::PowerLoss),
+        Some(other) => Err(format!("`{other}` is not process-crash or power-loss")),
+    }
+}
+
+fn block_on<T>(f: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    let done = runtime.block_on(f);
+    // A worker that was cancelled may still sleep; nothing waits for it.
+    runtime.shutdown_background();
+    done
+}
+
 fn run(args: &[String]) -> Result<(), String> {
     match args.first().map(String::as_str) {
         Some("graph") => {
-            let figures = harness::run(&Campaign {
+            let figures = many::run(&Campaign {
                 program: env::current_exe().map_err(|e| e.to_string())?,
                 kills: value(args, "--kills")?.unwrap_or(300),
                 seed: value(args, "--seed")?.unwrap_or(1),
+                durability: durability(args)?,
                 broken: value(args, "--broken")?,
             })?;
             match args.iter().any(|a| a == "--json") {
@@ -52,20 +79,32 @@ fn run(args: &[String]) -> Result<(), String> {
         Some("live") => {
             let life = Life {
                 dir: needed(args, "--dir")?,
+                run: value::<String>(args, "--run")?.map_or(live::RUN.into(), Into::into),
                 shape: needed(args, "--shape")?,
+                durability: durability(args)?,
                 point: value(args, "--crash")?,
                 broken: value(args, "--broken")?,
             };
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .map_err(|e| e.to_string())?;
-            let appends = runtime.block_on(live::live(&life))?;
-            println!("{appends}");
-            // A worker that was cancelled may still sleep; nothing waits for it.
-            runtime.shutdown_background();
+            let [appends, placed, blobs] = block_on(live::live(&life))?;
+            println!("{appends} {placed} {blobs}");
             Ok(())
+        }
+        Some("lease") => {
+            let program = env::current_exe().map_err(|e| e.to_string())?;
+            let races = lease::race(&program, value(args, "--tries")?.unwrap_or(1000))?;
+            match args.iter().any(|a| a == "--json") {
+                true => println!("{}", races.to_json()),
+                false => println!("{races}"),
+            }
+            match races.faults() {
+                0 => Ok(()),
+                n => Err(format!("{n} faults\n{}", races.notes.join("\n"))),
+            }
+        }
+        Some("claim") => {
+            let (dir, owner): (PathBuf, String) =
+                (needed(args, "--dir")?, needed(args, "--owner")?);
+            block_on(lease::claim(&dir, &owner))
         }
         _ => Err(HELP.into()),
     }

@@ -1,90 +1,21 @@
 //! The SQLite store as the tortured program sees it.
 
+use crate::{
+    fault::{Broken, Point, die},
+    stuck,
+};
 use smallhands_core::{BlobStore, RunId, async_trait};
 use smallhands_graph::{
     Durability, Lease, Record, RunHead, RunInfo, SqliteStore, StateStore, StoreError, Stored,
 };
 use std::{
-    str::FromStr,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
-
-/// Where the process dies by itself, counted in appends of this life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// Before the n-th append reaches the store.
-    Before(u64),
-    /// While the store's own thread may or may not have committed it.
-    During(u64),
-    /// Once it is durable, before anybody is told.
-    After(u64),
-    /// Once so many tasks have finished durably in this life.
-    Finished(u64),
-}
-
-/// How the store is broken on purpose, so that the judge can be judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Says yes at once and writes three appends later: what async checkpoints do.
-    AcksEarly,
-    /// Says yes to the n-th append of each life and drops it.
-    Forgets(u64),
-}
-
-fn word_and_number(s: &str) -> (&str, Option<u64>) {
-    let (word, n) = s.split_once(':').unwrap_or((s, ""));
-    (word, n.parse().ok())
-}
-
-impl FromStr for Point {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        match word_and_number(s) {
-            ("before", Some(n)) => Ok(Self::Before(n)),
-            ("during", Some(n)) => Ok(Self::During(n)),
-            ("after", Some(n)) => Ok(Self::After(n)),
-            ("finished", Some(n)) => Ok(Self::Finished(n)),
-            _ => Err(format!(
-                "`{s}` is not before:N, during:N, after:N or finished:N"
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for Point {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Before(n) => write!(f, "before:{n}"),
-            Self::During(n) => write!(f, "during:{n}"),
-            Self::After(n) => write!(f, "after:{n}"),
-            Self::Finished(n) => write!(f, "finished:{n}"),
-        }
-    }
-}
-
-impl FromStr for Broken {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        match word_and_number(s) {
-            ("acks-early", _) => Ok(Self::AcksEarly),
-            ("forgets", Some(n)) => Ok(Self::Forgets(n)),
-            _ => Err(format!("`{s}` is not acks-early or forgets:N")),
-        }
-    }
-}
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::AcksEarly => f.write_str("acks-early"),
-            Self::Forgets(n) => write!(f, "forgets:{n}"),
-        }
-    }
-}
 
 /// An append that was acknowledged and is not written.
 #[derive(Debug)]
@@ -94,6 +25,7 @@ struct Held(Lease, u64, Vec<Record>, Option<RunHead>, Durability);
 #[derive(Debug)]
 pub struct Faulty {
     inner: SqliteStore,
+    dir: PathBuf,
     point: Option<Point>,
     broken: Option<Broken>,
     appends: AtomicU64,
@@ -105,9 +37,15 @@ pub struct Faulty {
 
 impl Faulty {
     /// Around a store.
-    pub fn new(inner: SqliteStore, point: Option<Point>, broken: Option<Broken>) -> Self {
+    pub fn new(
+        inner: SqliteStore,
+        dir: &Path,
+        point: Option<Point>,
+        broken: Option<Broken>,
+    ) -> Self {
         Self {
             inner,
+            dir: dir.to_owned(),
             point,
             broken,
             appends: 0.into(),
@@ -159,11 +97,6 @@ impl Faulty {
     }
 }
 
-/// As `kill -9` from within: no destructor runs, nothing is flushed.
-fn die() -> ! {
-    std::process::abort()
-}
-
 fn finishes(records: &[Record]) -> u64 {
     let done = |r: &&Record| r.kind == "ended" && r.body().contains(r#""outcome":{"done""#);
     records.iter().filter(done).count() as u64
@@ -194,8 +127,10 @@ impl StateStore for Faulty {
     ) -> Result<u64, StoreError> {
         let n = self.appends.fetch_add(1, SeqCst) + 1;
         let finished = self.finished.fetch_add(finishes(&records), SeqCst) + finishes(&records);
-        if self.point == Some(Point::Before(n)) {
-            die();
+        match self.point {
+            Some(Point::Before(k)) if k == n => die(),
+            Some(Point::Within(k)) if k == n => stuck::at(&self.dir, records.len() as u64, after),
+            _ => {}
         }
         let written = async {
             let append = Held(lease.clone(), after, records, head, level);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smallhands_core::{
     Ambient, BlobRef, BlobStore, Checkpoint, Effect, Failure, FailureClass, Halt, Question, Step,
-    TaskContext, TaskOutput, Worker, WorkerName, WorkerSource, async_trait,
+    TaskContext, TaskOutput, Timestamp, Worker, WorkerName, WorkerSource, async_trait,
 };
 use smallhands_graph::GraphPatch;
 use std::{
@@ -28,13 +28,58 @@ pub struct Job {
     pub fails: u32,
     /// The first attempt fails for good: somebody has to revive the task.
     pub fatal: bool,
+    /// Every attempt fails for good.
+    pub doomed: bool,
     /// It asks a person before its last step.
     pub asks: bool,
+    /// So long it waits for the answer, then it takes a default.
+    pub patience: Option<u64>,
     /// The work that it adds.
     pub grows: Option<GraphPatch>,
+    /// The length of the list that it leaves.
+    pub list: u64,
+    /// So many iterations it wants, if it is a loop.
+    pub until: u64,
+    /// What the iteration before left.
+    pub last: Option<Value>,
+    /// Which of its needs come in time is chance: its value says nothing of them.
+    pub deaf: bool,
     /// What its needs left behind.
     #[serde(flatten)]
     pub bound: BTreeMap<String, Value>,
+}
+
+impl Job {
+    /// Which iteration of a loop, from 1, by what the last one left.
+    pub fn iteration(&self) -> u64 {
+        let last = self.last.as_ref().and_then(|l| l["i"].as_u64());
+        last.unwrap_or(0) + 1
+    }
+
+    /// What the task leaves: it follows from the input, and the judge works it out as well.
+    pub fn value(&self) -> Value {
+        let all = self.bound.values().chain(&self.last);
+        let before: u64 = match self.deaf {
+            true => 0,
+            false => all.map(weight).sum(),
+        };
+        let n = before % 1_000 + 1;
+        // Some elements are equal; their instances have names all the same.
+        let list: Vec<_> = (0..self.list).map(|i| (n + i * i) % 5).collect();
+        json!({ "n": n, "i": self.iteration(), "until": self.until, "list": list })
+    }
+}
+
+fn weight(v: &Value) -> u64 {
+    match v {
+        Value::Number(n) => n.as_u64().unwrap_or(0),
+        Value::Array(a) => a.iter().map(weight).sum(),
+        Value::Object(o) => match o.get("n") {
+            Some(n) => weight(n),
+            None => o.values().map(weight).sum(),
+        },
+        _ => 0,
+    }
 }
 
 /// The worker; its effects go to the ledger in `dir`.
@@ -47,6 +92,8 @@ pub struct Work {
 impl Work {
     /// Its name in graphs.
     pub const NAME: &'static str = "work";
+    /// Its name where it compensates for a failed task.
+    pub const UNDO: &'static str = "undo";
 
     /// With the ledger in `dir`.
     pub fn new(dir: &Path) -> Self {
@@ -56,17 +103,25 @@ impl Work {
         }
     }
 
-    fn note(&self, cx: &TaskContext, step: Option<usize>, effect: Effect) -> Result<(), Failure> {
-        ledger::append(&self.dir, &Line::new(cx.key(), step, effect)).map_err(|e| bad(&e))
+    /// The same under each of its names.
+    pub fn all(dir: &Path) -> [Arc<dyn Worker>; 2] {
+        let undo = Self {
+            name: Self::UNDO.into(),
+            ..Self::new(dir)
+        };
+        [Arc::new(Self::new(dir)), Arc::new(undo)]
     }
 
-    fn happened(&self, cx: &TaskContext, i: usize) -> Result<Option<usize>, Failure> {
-        let task = cx.key().task.as_str();
+    fn note(&self, cx: &TaskContext, job: &Job, step: Option<usize>) -> Result<(), Failure> {
+        let effect = step.map_or(Effect::Pure, |i| job.steps[i]);
+        let line = Line::new(cx.key(), job.iteration(), step, effect);
+        ledger::append(&self.dir, &line).map_err(|e| bad(&e))
+    }
+
+    fn happened(&self, cx: &TaskContext, job: &Job, i: usize) -> Result<Option<usize>, Failure> {
+        let wanted = Line::new(cx.key(), job.iteration(), Some(i), job.steps[i]);
         let lines = ledger::read(&self.dir).map_err(|e| bad(&e))?;
-        Ok(lines
-            .iter()
-            .any(|l| l.task == task && l.step == Some(i))
-            .then_some(i))
+        Ok(lines.iter().any(|l| l.same_effect(&wanted)).then_some(i))
     }
 
     async fn step(&self, cx: &TaskContext, files: &Files, job: &Job, i: usize) -> Result<(), Halt> {
@@ -82,11 +137,11 @@ impl Work {
             if effect == Effect::Workspace {
                 files.add(i).map_err(|e| bad(&e.to_string()))?;
             }
-            self.note(cx, Some(i), effect)?;
+            self.note(cx, job, Some(i))?;
             tokio::time::sleep(half).await;
             Ok(i)
         };
-        let verify = |_| async move { self.happened(cx, i) };
+        let verify = |_| async move { self.happened(cx, job, i) };
         let got = cx.step_or_verify(step, verify, act).await?;
         match got == i {
             true => Ok(()),
@@ -105,16 +160,20 @@ impl Worker for Work {
         &self.name
     }
     async fn run(&self, input: Value, cx: &TaskContext) -> Result<TaskOutput, Halt> {
-        let job: Job = serde_json::from_value(input).map_err(|e| bad(&e.to_string()))?;
-        self.note(cx, None, Effect::Pure)?;
+        let mut job: Job = serde_json::from_value(input).map_err(|e| bad(&e.to_string()))?;
+        if self.name.as_str() == Self::UNDO {
+            job.steps = vec![Effect::Idempotent];
+        }
+        self.note(cx, &job, None)?;
         let files = Files::of(&self.dir, cx);
         let saved = cx.last_checkpoint();
         files.restore(saved.as_ref(), &*cx.ambient().blobs).await?;
         for i in 0..job.steps.len() {
             if job.asks && i + 1 == job.steps.len() {
-                let question = Question::new("go on?").schema(json!({"type": "string"}));
-                let answer = cx.ask("go", question).await?;
-                if answer != answer_to(cx.key().task.as_str()) {
+                let answer = cx.ask("go", question(cx, &job)).await?;
+                let wanted = [answer_to(cx.key().task.as_str()), json!(NOBODY)];
+                let wanted = &wanted[..1 + usize::from(job.patience.is_some())];
+                if !wanted.contains(&answer) {
                     return Err(bad(&format!("it got the answer of another: {answer}")).into());
                 }
             }
@@ -122,19 +181,32 @@ impl Worker for Work {
         }
         files.are(&job)?;
         let attempt = cx.key().attempt;
-        if job.fatal && attempt == 1 {
+        if job.doomed || job.fatal && attempt == 1 {
             return Err(Failure::new("torture.fatal", FailureClass::Task, "as planned").into());
         }
         if attempt <= job.fails {
             let f = Failure::new("torture.flaky", FailureClass::Task, "as planned");
             return Err(f.retryable().into());
         }
-        let before: u64 = job.bound.values().filter_map(Value::as_u64).sum();
-        let mut out = TaskOutput::from(json!({ "n": before % 1_000 + 1 }));
+        let mut out = TaskOutput::from(job.value());
         out.expansion = job.grows.and_then(|p| serde_json::to_value(p).ok());
         Ok(out)
     }
 }
+
+fn question(cx: &TaskContext, job: &Job) -> Question {
+    let q = Question::new("go on?").schema(json!({"type": "string"}));
+    match job.patience {
+        Some(ms) => {
+            let now = cx.ambient().clock.now();
+            q.default(NOBODY).deadline(Timestamp(now.0 + ms))
+        }
+        None => q,
+    }
+}
+
+/// What is taken if nobody answers.
+const NOBODY: &str = "nobody";
 
 /// What a task is answered, whatever it asks.
 pub fn answer_to(task: &str) -> Value {
@@ -146,10 +218,8 @@ struct Files(PathBuf);
 
 impl Files {
     fn of(dir: &Path, cx: &TaskContext) -> Self {
-        Self(dir.join(format!(
-            "files-{}",
-            cx.key().task.as_str().replace('/', "-")
-        )))
+        let (run, task) = (&cx.key().run, cx.key().task.as_str());
+        Self(dir.join(format!("files-{run}-{}", task.replace('/', "-"))))
     }
     fn text(&self) -> String {
         fs::read_to_string(&self.0).unwrap_or_default()
@@ -202,7 +272,7 @@ impl WorkerSource for Source {
         let dir = config
             .as_str()
             .ok_or_else(|| bad("the configuration names no directory"))?;
-        let work: Arc<dyn Worker> = Arc::new(Work::new(Path::new(dir)));
-        Ok([(work.name().clone(), work)].into())
+        let all = Work::all(Path::new(dir)).map(|w| (w.name().clone(), w));
+        Ok(all.into())
     }
 }
