@@ -18,7 +18,8 @@ pub struct Retry {
     pub max_delay_ms: u64,
     /// Each wait is stretched by a random part of up to this share, `0.0..=1.0`.
     pub jitter: f64,
-    /// Only failures of these classes are tried again; empty: whatever says that it is retryable.
+    /// Failures of these classes are tried again, and no others; empty: whatever says that it is
+    /// retryable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<FailureClass>,
 }

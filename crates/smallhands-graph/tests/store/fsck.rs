@@ -153,7 +153,10 @@ async fn each_damage_is_told_with_what_to_do() {
             "run `fork`: The run whose records it shares is not there",
         ),
         (
-            "UPDATE runs SET last = 24 WHERE run = 'a'".into(),
+            format!(
+                "UPDATE runs SET last = 24 WHERE run = 'a';
+                 DELETE FROM records WHERE id > {n} + 24 AND id < {n} + 1099511627776"
+            ),
             Fork,
             "shares 25 records of a run that has only 24",
         ),
