@@ -8,7 +8,7 @@ use crate::{
     text,
     verdict::{self, Fork, Verdict},
 };
-use smallhands_graph::Durability;
+use smallhands_graph::{Durability, Node, NodeState};
 use std::{
     fs,
     io::Read,
@@ -127,6 +127,11 @@ impl Campaign {
             if over {
                 break;
             }
+        }
+        if let Some(r) = &mut random
+            && s.stuck.is_none()
+        {
+            made.extend(again(dir, r)?);
         }
         // To their end, each killed once on its way.
         for f in made {
@@ -259,6 +264,26 @@ enum End {
     Killed,
     Exited(ExitStatus, String),
     TooLong,
+}
+
+/// The run once more from one of its tasks on.
+fn again(dir: &Path, r: &mut Random) -> Result<Option<Fork>> {
+    let run = "rerun".to_owned();
+    wait(async {
+        let engine = live::idle(dir)?;
+        let state = engine.load(&live::RUN.into()).await.map_err(text)?;
+        let done = |n: &&Node| n.state == NodeState::Done && !n.spec.id.as_str().contains('~');
+        let done: Vec<_> = state.nodes.values().filter(done).collect();
+        if done.is_empty() {
+            return Ok(None);
+        }
+        let task = &done[r.range(0, done.len() as u64) as usize].spec.id;
+        let to = run.as_str().into();
+        let made = engine.rerun(&live::RUN.into(), task, &to).await;
+        made.map_err(text)?;
+        let at = state.seq;
+        Ok(Some(Fork { run, at }))
+    })?
 }
 
 fn said(child: &mut Child) -> Result<String> {

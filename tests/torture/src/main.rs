@@ -6,6 +6,8 @@ use smallhands_torture::{
     lease,
     live::{self, Life},
     many,
+    plan::Shape,
+    verdict::{self, Fork},
 };
 use std::{env, path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -13,6 +15,7 @@ const HELP: &str = "\
 torture graph [--kills N] [--seed S] [--durability process-crash|power-loss] [--json]
               [--broken acks-early|forgets:N]
 torture lease [--tries N] [--json]
+torture judge --dir D --shape SHAPE:N [--fork R --at SEQ]
 torture live --dir D --shape SHAPE:N [--run R] [--durability ..] [--broken ..]
              [--crash before|during|within|after|blob|placing|finished:N]
 ";
@@ -100,6 +103,18 @@ fn run(args: &[String]) -> Result<(), String> {
                 0 => Ok(()),
                 n => Err(format!("{n} faults\n{}", races.notes.join("\n"))),
             }
+        }
+        Some("judge") => {
+            let (dir, shape): (PathBuf, Shape) = (needed(args, "--dir")?, needed(args, "--shape")?);
+            let v = match value::<String>(args, "--fork")? {
+                Some(run) => {
+                    let at = needed(args, "--at")?;
+                    block_on(verdict::judge_fork(&dir, shape, &Fork { run, at }))?
+                }
+                None => block_on(verdict::judge(&dir, shape))?,
+            };
+            println!("{v:#?}");
+            Ok(())
         }
         Some("claim") => {
             let (dir, owner): (PathBuf, String) =

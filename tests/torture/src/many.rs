@@ -87,16 +87,19 @@ pub fn run(c: &Campaign) -> Result<Figures> {
 /// evenly: each commit in the other ways, each placement, each blob.
 fn boundaries(shape: Shape, [commits, placed, blobs]: [u64; 3], kills: usize) -> Vec<Run> {
     let ways = Point::AT_COMMITS;
-    let turned =
-        |turn: usize| (1..=commits).map(move |n| ways[(n as usize + turn) % ways.len()](n));
-    let each: Vec<_> = turned(0).collect();
-    let rest = (1..ways.len()).flat_map(turned);
-    let rest = rest.chain((1..=placed).map(Point::Placing));
-    let rest: Vec<_> = rest.chain((1..=blobs).map(Point::Blob)).collect();
     // Two runs share the kills, and some are for what falls anywhere.
-    let most = (kills * 2 / 5).max(each.len().min(kills * 9 / 20));
-    let room = most.saturating_sub(each.len());
-    let points = evenly(each, most).chain(evenly(rest, room));
+    let all = usize::try_from(commits).unwrap_or(usize::MAX);
+    let most = (kills * 2 / 5).max(all.min(kills * 9 / 20));
+    let first: Vec<_> = evenly((1..=commits).collect(), most).collect();
+    let room = most.saturating_sub(first.len());
+    let first = first.into_iter().enumerate();
+    let first = first.map(|(i, n)| ways[i % ways.len()](n));
+    let others =
+        |turn: usize| (1..=commits).map(move |n| ways[(n as usize + turn) % ways.len()](n));
+    let rest = (0..ways.len() - 1).flat_map(others);
+    let rest = rest.chain((1..=placed).map(Point::Placing));
+    let rest = rest.chain((1..=blobs).map(Point::Blob)).collect();
+    let points = first.chain(evenly(rest, room));
     let run = |p| Run {
         shape,
         faults: vec![Fault::At(p)],
@@ -105,7 +108,7 @@ fn boundaries(shape: Shape, [commits, placed, blobs]: [u64; 3], kills: usize) ->
     points.map(run).collect()
 }
 
-fn evenly(all: Vec<Point>, most: usize) -> impl Iterator<Item = Point> {
+fn evenly<T>(all: Vec<T>, most: usize) -> impl Iterator<Item = T> {
     let every = all.len().div_ceil(most.max(1)).max(1);
     all.into_iter().step_by(every).take(most)
 }

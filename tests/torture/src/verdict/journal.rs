@@ -178,7 +178,7 @@ impl Journal {
     }
 
     /// What must hold once an event was applied.
-    fn after(&self, e: &Event, v: &mut Verdict) {
+    fn after(&mut self, e: &Event, v: &mut Verdict) {
         match e {
             Event::Dispatched { task, .. } => {
                 let group = self
@@ -193,6 +193,7 @@ impl Journal {
                     v.found(|v| &mut v.early, note);
                 }
             }
+            Event::Reset { .. } => self.forget(),
             Event::Stopped {
                 status: RunStatus::Failed,
             } => {
@@ -208,6 +209,20 @@ impl Journal {
             }
             _ => {}
         }
+    }
+
+    /// What is to be done again is as if it had never been.
+    fn forget(&mut self) {
+        let nodes = &self.state.nodes;
+        let is_done = |id: &str| {
+            let n = nodes.get(&TaskId::from(id));
+            n.is_some_and(|n| n.state.is_settled())
+        };
+        self.done.retain(|id, _| is_done(id));
+        self.began.retain(|(id, ..)| is_done(id));
+        self.ended.retain(|(id, ..)| is_done(id));
+        self.answered.retain(|(id, _), _| is_done(id.as_str()));
+        self.unfit.retain(|id| is_done(id.as_str()));
     }
 
     fn is_over(&self, group: &Arc<str>) -> bool {
