@@ -3,8 +3,8 @@ use crate::{
     RunStatus, StateStore, TaskGraph,
     driver::{Driver, Plan},
     host::Msg,
+    placement::at_once,
 };
-use futures_util::FutureExt;
 use serde_json::Value;
 use smallhands_core::{
     AskId, Budget, Clock, DispatchKey, Executor, GroupLimit, Notice, Resources, RunId, SecretName,
@@ -248,7 +248,7 @@ impl Drop for RunHandle {
 /// Gives a lease back, at once where the store can.
 pub(crate) fn give_back(store: Arc<dyn StateStore>, lease: Lease) {
     let mut release = Box::pin(async move { store.release(&lease).await });
-    if (&mut release).now_or_never().is_none()
+    if at_once(&mut release).is_none()
         && let Ok(runtime) = tokio::runtime::Handle::try_current()
     {
         drop(runtime.spawn(release));

@@ -2,7 +2,11 @@
 
 use crate::Engine;
 use smallhands_core::{AttemptReport, CancelMode, Failure, FailureClass, Outcome, Ran, TaskHandle};
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 /// The report, or a timeout: first asked to stop, then killed.
 pub(crate) async fn within(
@@ -40,5 +44,14 @@ pub(crate) fn restarted() -> AttemptReport {
     AttemptReport {
         outcome: Outcome::Halted(f.into()),
         ran: Ran::Maybe,
+    }
+}
+
+/// What a future gives if it ends at once; it may be polled on.
+pub(crate) fn at_once<F: Future + Unpin>(f: &mut F) -> Option<F::Output> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(f).poll(&mut cx) {
+        Poll::Ready(t) => Some(t),
+        Poll::Pending => None,
     }
 }

@@ -4,7 +4,6 @@
 //! them and holds the BLAKE3 hash of all bytes before it.
 
 use crate::{Engine, Event, GraphError, Record, RunHead, RunState, Stored};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smallhands_core::{BlobRef, BlobStore, Digest, RunId};
@@ -58,24 +57,42 @@ enum Line {
 #[serde(rename_all = "snake_case")]
 enum Bytes {
     Text(String),
-    Base64(String),
+    Hex(String),
 }
 
 impl Bytes {
     fn of(bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
             Ok(text) => Self::Text(text),
-            Err(e) => Self::Base64(BASE64_STANDARD.encode(e.into_bytes())),
+            Err(e) => Self::Hex(hex(&e.into_bytes())),
         }
     }
     fn decode(self) -> Result<Vec<u8>, GraphError> {
         match self {
             Self::Text(t) => Ok(t.into_bytes()),
-            Self::Base64(t) => BASE64_STANDARD
-                .decode(t)
-                .map_err(|e| torn(format!("a blob is not base64: {e}"))),
+            Self::Hex(t) => unhex(t.as_bytes()).ok_or_else(|| torn("a blob is not hexadecimal")),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
+    let both = |b: &u8| [digit(b >> 4), digit(b & 15)];
+    bytes.iter().flat_map(both).collect()
+}
+
+fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let pair = |p: &[u8]| match p {
+        [a, b] => Some(digit(*a)? << 4 | digit(*b)?),
+        _ => None,
+    };
+    text.chunks(2).map(pair).collect()
 }
 
 fn torn(why: impl Into<String>) -> GraphError {

@@ -9,7 +9,8 @@ use crate::{
 };
 use serde_json::Value;
 use smallhands_core::{
-    AskId, DispatchKey, Failure, FailureClass, Halt, HostCall, HostReply, PriorStep, TaskId, Usage,
+    AskId, DispatchKey, Failure, FailureClass, Halt, HostCall, HostReply, PriorStep, Question,
+    TaskId, Usage,
 };
 use std::time::Duration;
 
@@ -158,20 +159,20 @@ impl Driver {
         if n.state != NodeState::Suspended {
             return;
         }
-        let (task, mut over) = (n.spec.id.clone(), Vec::new());
-        for (id, q) in &n.questions {
-            match q.deadline.map(|d| d.0.saturating_sub(self.at.0)) {
+        let left = |q: &Question| Some(q.deadline?.0.saturating_sub(self.at.0));
+        let with_end = n
+            .questions
+            .iter()
+            .filter_map(|(id, q)| Some((id.clone(), left(q)?)));
+        let (task, with_end): (_, Vec<_>) = (n.spec.id.clone(), with_end.collect());
+        for (id, ms) in with_end {
+            if ms > 0 {
+                self.later(Duration::from_millis(ms), Tick::Deadline(ix, id));
+            } else {
                 // At once: a run that seems to wait for an answer only would rest before the tick.
-                Some(0) => over.push(id.clone()),
-                Some(ms) => {
-                    self.later(Duration::from_millis(ms), Tick::Deadline(ix, id.clone()));
-                }
-                None => {}
+                let task = task.clone();
+                self.log(Event::Expired { task, id });
             }
-        }
-        for id in over {
-            let task = task.clone();
-            self.log(Event::Expired { task, id });
         }
     }
 

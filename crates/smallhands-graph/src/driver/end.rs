@@ -1,8 +1,9 @@
 //! How driving ends.
 
 use super::{Driver, Tick};
-use crate::{Event, GraphError, RunResult, RunStatus, engine::give_back, host::Msg};
-use futures_util::FutureExt;
+use crate::{
+    Event, GraphError, RunResult, RunStatus, engine::give_back, host::Msg, placement::at_once,
+};
 use smallhands_core::CancelMode;
 
 impl Driver {
@@ -74,7 +75,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn keep_lease(&self) {
+    pub(super) fn keep_lease(&mut self) {
         let engine = self.plan.engine.clone();
         let lease = self.plan.lease.clone();
         let to = self.host.to.clone();
@@ -97,7 +98,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         for (_, h) in self.handles.values() {
             // One that cannot be killed at once ends when it next speaks to the engine.
-            let _ = h.cancel(CancelMode::Hard).now_or_never();
+            let _ = at_once(&mut h.cancel(CancelMode::Hard));
         }
         if !self.lease_held {
             return;

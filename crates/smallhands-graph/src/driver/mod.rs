@@ -6,19 +6,20 @@ mod calls;
 mod end;
 mod place;
 mod schedule;
+mod unordered;
 
 use crate::{
     Durability, Engine, Event, GraphError, Lease, Record, RunHead, RunResult, RunState, Update,
     host::{Host, Msg},
     state::Ix,
 };
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use smallhands_core::{
     AskId, AttemptReport, BoxFuture, Effect, Failure, Halt, HostReply, TaskEnvelope, TaskHandle,
     Timestamp,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use unordered::Unordered;
 
 pub(crate) struct Plan {
     pub(crate) engine: Arc<Engine>,
@@ -30,7 +31,6 @@ pub(crate) struct Plan {
 /// One placement, by its fence.
 type Placement = (Ix, u64);
 type Placed = Result<Arc<dyn TaskHandle>, Failure>;
-type Unordered<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
 pub(crate) struct Driver {
     plan: Plan,
@@ -135,10 +135,10 @@ impl Driver {
             after: Vec::new(),
             writing: None,
             head: RunHead::default(),
-            placing: FuturesUnordered::new(),
-            live: FuturesUnordered::new(),
+            placing: Unordered::default(),
+            live: Unordered::default(),
             handles: BTreeMap::new(),
-            ticks: FuturesUnordered::new(),
+            ticks: Unordered::default(),
             rate_tick: false,
             open: 0,
             aside: BTreeMap::new(),
@@ -183,9 +183,9 @@ impl Driver {
             biased;
             r = written(&mut self.writing) => Next::Written(r),
             m = self.rx.recv() => Next::Said(m),
-            Some((p, report)) = self.live.next() => Next::Reported(p, report),
-            Some((p, placed)) = self.placing.next() => Next::Placed(p, placed),
-            Some(t) = self.ticks.next() => Next::Tick(t),
+            (p, report) = self.live.next() => Next::Reported(p, report),
+            (p, placed) = self.placing.next() => Next::Placed(p, placed),
+            t = self.ticks.next() => Next::Tick(t),
         };
         // It may have been a long wait.
         self.at = self.plan.engine.clock.now();
@@ -218,7 +218,7 @@ impl Driver {
             }
             // Asked without a waker: whoever waits for them asks again.
             while room > 0
-                && let Some(Some((p, report))) = self.live.next().now_or_never()
+                && let Some((p, report)) = self.live.ended()
             {
                 room -= 1;
                 self.reported(p, report);
@@ -353,7 +353,7 @@ impl Driver {
         Ok(())
     }
 
-    fn later(&self, after: Duration, tick: Tick) {
+    fn later(&mut self, after: Duration, tick: Tick) {
         let clock = self.plan.engine.clock.clone();
         self.ticks.push(Box::pin(async move {
             clock.sleep(after).await;

@@ -3,11 +3,10 @@
 use super::{After, Driver, Placement, Tick};
 use crate::{
     Event, GraphError, GraphPatch,
-    placement::{never_ran, restarted, within},
+    placement::{at_once, never_ran, restarted, within},
     schema::output_fits,
     state::Ix,
 };
-use futures_util::FutureExt;
 use serde_json::json;
 use smallhands_core::{
     AttemptReport, CancelMode, Digest, Failure, FailureClass, Halt, Outcome, Reattached,
@@ -23,7 +22,7 @@ impl Driver {
         self.open += 1;
         let mut submit = Box::pin(async move { engine.executor.submit(env, host).await });
         // Most executors answer at once, and then nothing has to be woken.
-        match (&mut submit).now_or_never() {
+        match at_once(&mut submit) {
             Some(placed) => self.placed(placement, placed).await,
             None => self
                 .placing
