@@ -301,6 +301,10 @@ impl RunState {
     fn gathered(&mut self, ix: Ix) -> NodeState {
         let n = self.nodes.at(ix);
         let children = || n.flow.children.iter().map(|c| self.nodes.at(*c));
+        // The end of the run cut it short: it is not done, and whoever revives the run finishes it.
+        if children().any(|c| c.state == NodeState::Cancelled && !c.flow.withdrawn) {
+            return NodeState::Cancelled;
+        }
         let failure = children().find_map(|c| match &c.state {
             NodeState::Failed(f) if c.spec.on_failure != OnFailure::Continue => Some(f.clone()),
             _ => None,

@@ -6,8 +6,8 @@ use crate::kit::{
 };
 use serde_json::{Value, json};
 use smallhands_core::{
-    Clock, Condition, FailureClass, Halt, MapOver, OnFailure, Question, Retry, TaskContext,
-    TaskSpec, Timestamp, Worker, worker,
+    Clock, Condition, FailureClass, Halt, MapOver, OnFailure, Question, Retry, SubGraph,
+    TaskContext, TaskSpec, Timestamp, Worker, worker,
 };
 use smallhands_graph::{Event, ResumeFailed, RunStatus};
 use std::{sync::Arc, time::Duration};
@@ -385,5 +385,58 @@ async fn a_worker_that_this_binary_does_not_have_fails_its_task_by_name() {
         let has = worker("nobody", |_: Value, _| async { Ok(1) });
         let r = again(&engine(&store, [echo(), has]), ResumeFailed::Retry).await;
         assert_eq!(r.state.value("b"), Some(&json!({"n": 1})));
+    }
+}
+
+#[tokio::test]
+async fn what_a_failure_cut_short_inside_another_task_is_done_on_revival() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let l = Ledger::default();
+        let (first, begun) = (l.clone(), l.clone());
+        let slow = worker("slow", move |_: Value, cx: TaskContext| {
+            let l = first.clone();
+            async move {
+                l.add("began");
+                match l.count("began") {
+                    1 => cx.cancel().cancelled().await,
+                    _ => return Ok(7),
+                }
+                Err(Halt::Cancelled)
+            }
+        });
+        let bad = worker("bad", move |_: Value, cx: TaskContext| {
+            let l = begun.clone();
+            async move {
+                seen(&l, "began").await;
+                match cx.key().attempt {
+                    1 => Err(Halt::from(failure())),
+                    _ => Ok(1),
+                }
+            }
+        });
+        let inner = SubGraph {
+            tasks: vec![t("a", "slow").into()],
+            output: None,
+        };
+        let outer = SubGraph {
+            tasks: vec![TaskSpec::sub_graph("i", inner).into()],
+            output: None,
+        };
+        let tasks = [
+            TaskSpec::sub_graph("o", outer).on_failure(OnFailure::Continue),
+            t("bad", "bad"),
+            t("next", "echo").bind("n", "o", "/i/a"),
+        ];
+        let e = engine(&store, [slow, bad, echo()]);
+        let r = run(&e, tasks).await;
+        let ends = states(&r.state, ["bad", "o", "o/i", "o/i/a", "next"]);
+        assert_eq!(
+            ends,
+            ["failed", "cancelled", "cancelled", "cancelled", "skipped"]
+        );
+        let r = again(&e, ResumeFailed::Retry).await;
+        assert_eq!(r.status, RunStatus::Succeeded);
+        assert_eq!(r.state.value("next"), Some(&json!({"n": 7})));
     }
 }
