@@ -237,9 +237,8 @@ impl RunState {
             };
             let skipped = n.state == NodeState::Skipped && n.flow.judged != Some(false);
             // One that stands for others is open again through these.
-            let cancelled = n.state == NodeState::Cancelled
-                && !n.flow.withdrawn
-                && n.flow.children.is_empty();
+            let cancelled =
+                n.state == NodeState::Cancelled && !n.flow.withdrawn && n.flow.children.is_empty();
             // What has not started may need what is tried again, and has to wait for it anew.
             let idle = match n.state {
                 NodeState::Waiting => true,
