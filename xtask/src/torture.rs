@@ -168,7 +168,7 @@ struct Proof {
 fn prove(state: &Path, run: &str) -> Result<Proof> {
     const READ: &str = "\
 import sqlite3,json,sys
-for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from records where run=? order by seq',(sys.argv[2],)):
+for kind,body in sqlite3.connect(sys.argv[1]).execute('select kind,body from records where id>>40=(select n from runs where run=?) order by id',(sys.argv[2],)):
     print(json.dumps([kind,json.loads(body)]))
 ";
     let mut c = Command::new("python3");

@@ -1,12 +1,12 @@
 use crate::StoreError;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use smallhands_core::Timestamp;
 use std::{io, path::Path, time::Duration};
 
 /// The file in the directory of a store.
 pub(super) const FILE: &str = "journal.db";
 /// The layout of the tables, in `PRAGMA user_version`.
-pub(super) const LAYOUT: i64 = 1;
+pub(super) const LAYOUT: i64 = 2;
 
 /// `records.id` is the number of the run and the number in the run in one integer: such a table is
 /// appended to at its end, which fills its pages, and repeats no id of a run. A body that lies in
@@ -54,13 +54,38 @@ pub(super) fn time(ms: i64) -> Timestamp {
 
 /// Opens the file, creating it and its tables.
 pub(super) fn create(path: &Path) -> Result<Connection, StoreError> {
-    let conn = connect(path)?;
+    let mut conn = connect(path)?;
     if refuse_newer(&conn, path)? < LAYOUT {
-        conn.execute_batch(TABLES)?;
-        conn.pragma_update(None, "user_version", LAYOUT)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have been first.
+        if refuse_newer(&tx, path)? < LAYOUT {
+            match has_layout_1(&tx)? {
+                true => tx.execute_batch(&FROM_LAYOUT_1.replace("-- tables", TABLES))?,
+                false => tx.execute_batch(TABLES)?,
+            }
+            tx.pragma_update(None, "user_version", LAYOUT)?;
+        }
+        tx.commit()?;
     }
     Ok(conn)
 }
+
+/// Layout 1 repeated the id of its run in each record.
+fn has_layout_1(conn: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) > 0 FROM pragma_table_info('records') WHERE name = 'run'";
+    conn.query_row(sql, [], |r| r.get(0))
+}
+
+const FROM_LAYOUT_1: &str = "
+ALTER TABLE runs RENAME TO runs1;
+ALTER TABLE records RENAME TO records1;
+-- tables
+INSERT INTO runs(run, epoch, owner, last, head) SELECT run, epoch, owner, last, head FROM runs1;
+INSERT INTO records SELECT n << 40 | seq, at, kind, version, body FROM records1 JOIN runs USING(run);
+UPDATE runs SET bytes =
+  (SELECT COALESCE(SUM(LENGTH(body)), 0) FROM records WHERE id > n << 40 AND id < (n + 1) << 40);
+DROP TABLE records1;
+DROP TABLE runs1;";
 
 /// The layout that the file has, if this program knows it.
 pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<i64, StoreError> {

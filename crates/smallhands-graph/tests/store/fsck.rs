@@ -165,7 +165,7 @@ async fn each_damage_is_told_with_what_to_do() {
             Orphans,
             "run number 99",
         ),
-        ("PRAGMA user_version = 2".into(), Newer, "has layout 2"),
+        ("PRAGMA user_version = 3".into(), Newer, "has layout 3"),
         ("blob missing".into(), BlobMissing, "is not in the store"),
         ("blob damaged".into(), BlobDamaged, "is damaged"),
     ] {

@@ -131,17 +131,64 @@ fn a_directory_that_cannot_be_written_is_told() {
     }
 }
 
+#[tokio::test]
+async fn the_first_layout_is_brought_to_the_present() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    raw.execute_batch(
+        r#"CREATE TABLE runs(run TEXT PRIMARY KEY, epoch INTEGER NOT NULL, owner TEXT NOT NULL,
+             last INTEGER NOT NULL DEFAULT 0, head TEXT) WITHOUT ROWID;
+           CREATE TABLE records(run TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+             kind TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL,
+             PRIMARY KEY(run, seq)) WITHOUT ROWID;
+           INSERT INTO runs VALUES('b', 3, 'ann', 2, NULL), ('a', 1, 'bob', 1, NULL);
+           INSERT INTO records VALUES('b', 1, 7, 'opened', 1, '{"x":1}'),
+             ('b', 2, 8, 'cancel_requested', 1, 'null'), ('a', 1, 9, 'opened', 1, '{}');
+           PRAGMA user_version = 1;"#,
+    )
+    .unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        let store = open(dir.path()).unwrap();
+        let runs = store.runs(None, 9).await.unwrap();
+        let listed: Vec<_> = runs
+            .iter()
+            .map(|r| (r.id.as_str(), r.last, r.bytes))
+            .collect();
+        assert_eq!(listed, [("a", 1, 2), ("b", 2, 11)]);
+        let read = store.read(&"b".into(), 0, 9).await.unwrap();
+        let read: Vec<_> = read
+            .iter()
+            .map(|s| {
+                (
+                    s.seq,
+                    s.record.at.0,
+                    s.record.kind.as_ref(),
+                    s.record.body(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (1, 7, "opened", r#"{"x":1}"#.into()),
+                (2, 8, "cancel_requested", "null".into())
+            ]
+        );
+    }
+}
+
 #[test]
 fn a_layout_of_the_future_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).unwrap());
     let raw = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
-    raw.pragma_update(None, "user_version", 2).unwrap();
+    raw.pragma_update(None, "user_version", 3).unwrap();
     let e = open(dir.path()).unwrap_err();
     assert!(matches!(e, StoreError::Damaged(_)), "{e:?}");
     assert!(
         e.to_string()
-            .contains("has layout 2, this program knows 1; use a newer program"),
+            .contains("has layout 3, this program knows 2; use a newer program"),
         "{e}"
     );
     fs::write(dir.path().join("journal.db"), [7; 8192]).unwrap();
