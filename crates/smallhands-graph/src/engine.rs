@@ -394,7 +394,7 @@ impl Engine {
     /// # Errors
     /// No such run; a record that this program cannot read; the store failed.
     pub async fn load(&self, run: &RunId) -> Result<RunState, GraphError> {
-        RunState::load(&*self.store, run).await
+        RunState::load_beside(self.store.clone(), run).await
     }
 
     fn opened(&self, lease: &Lease) -> Event {
@@ -431,51 +431,5 @@ impl Engine {
             lease: held,
             task: tokio::spawn(driver.run().instrument(span)),
         })
-    }
-}
-
-impl RunState {
-    /// Folds the journal of a run.
-    ///
-    /// # Errors
-    /// No such run; a record that this program cannot read; the store failed.
-    pub async fn load(store: &dyn StateStore, run: &RunId) -> Result<Self, GraphError> {
-        Self::load_until(store, run, u64::MAX).await
-    }
-
-    /// Folds the journal of a run up to a record: the run as it was then.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub async fn load_until(
-        store: &dyn StateStore,
-        run: &RunId,
-        until: u64,
-    ) -> Result<Self, GraphError> {
-        const PAGE: usize = 4096;
-        let mut state = Self::default();
-        while state.seq < until {
-            let left = usize::try_from(until - state.seq).unwrap_or(PAGE);
-            let page = store.read(run, state.seq, PAGE.min(left)).await?;
-            let n = page.len();
-            for s in page {
-                let unreadable = |reason| GraphError::Journal {
-                    run: run.clone(),
-                    seq: s.seq,
-                    reason,
-                };
-                let event = Event::from_record(&s.record).map_err(unreadable)?;
-                state
-                    .apply(s.seq, s.record.at, &event)
-                    .map_err(unreadable)?;
-            }
-            if n < PAGE {
-                break;
-            }
-        }
-        match state.seq {
-            0 => Err(GraphError::UnknownRun(run.clone())),
-            _ => Ok(state),
-        }
     }
 }

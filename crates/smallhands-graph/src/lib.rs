@@ -35,6 +35,7 @@ mod engine;
 mod error;
 mod event;
 mod expand;
+mod fold;
 mod graph;
 #[cfg(any(feature = "sqlite", test))]
 mod group;
