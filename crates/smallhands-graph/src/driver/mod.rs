@@ -203,7 +203,13 @@ impl Driver {
     /// Takes what has come, and what comes while others have their turn: an append serves them
     /// all, and whoever spoke first would otherwise have one of its own.
     async fn take_more(&mut self) -> Result<(), GraphError> {
-        let mut room = batch(self.plan.state.durability) - 1;
+        let level = self.plan.state.durability;
+        let mut room = batch(level) - 1;
+        // Where an append costs a sync, what is about to end is worth a little patience.
+        let mut patience = match level {
+            Durability::PowerLoss if self.open > 0 => 32,
+            _ => 0,
+        };
         loop {
             if self.writing.is_none() {
                 tokio::task::yield_now().await;
@@ -223,9 +229,10 @@ impl Driver {
                 room -= 1;
                 self.reported(p, report);
             }
-            if room == 0 || room == before || self.writing.is_some() {
+            if room == 0 || self.writing.is_some() || (room == before && patience == 0) {
                 return Ok(());
             }
+            patience -= u32::from(room == before);
         }
     }
 
