@@ -1,5 +1,6 @@
 //! `torture graph`, `torture lease` and, of itself, `torture live` and `torture claim`.
 
+use serde_json::Value;
 use smallhands_graph::Durability;
 use smallhands_torture::{
     harness::Campaign,
@@ -10,6 +11,8 @@ use smallhands_torture::{
     verdict::{self, Fork},
 };
 use std::{env, path::PathBuf, process::ExitCode, str::FromStr};
+
+type Done = Result<(), String>;
 
 const HELP: &str = "\
 torture graph [--kills N] [--seed S] [--durability process-crash|power-loss] [--json]
@@ -60,62 +63,69 @@ fn block_on<T>(f: impl Future<Output = Result<T, String>>) -> Result<T, String> 
     done
 }
 
-fn run(args: &[String]) -> Result<(), String> {
+/// Prints the figures, and fails if one is not zero.
+fn told(args: &[String], line: String, json: &Value, faults: usize, notes: &[String]) -> Done {
+    match args.iter().any(|a| a == "--json") {
+        true => println!("{json}"),
+        false => println!("{line}"),
+    }
+    match faults {
+        0 => Ok(()),
+        n => Err(format!("{n} faults\n{}", notes.join("\n"))),
+    }
+}
+
+fn graph(args: &[String]) -> Done {
+    let f = many::run(&Campaign {
+        program: env::current_exe().map_err(|e| e.to_string())?,
+        kills: value(args, "--kills")?.unwrap_or(300),
+        seed: value(args, "--seed")?.unwrap_or(1),
+        durability: durability(args)?,
+        broken: value(args, "--broken")?,
+    })?;
+    told(args, f.to_string(), &f.to_json(), f.faults(), &f.notes)
+}
+
+fn race(args: &[String]) -> Done {
+    let program = env::current_exe().map_err(|e| e.to_string())?;
+    let r = lease::race(&program, value(args, "--tries")?.unwrap_or(1000))?;
+    told(args, r.to_string(), &r.to_json(), r.faults(), &r.notes)
+}
+
+fn live_once(args: &[String]) -> Done {
+    let life = Life {
+        dir: needed(args, "--dir")?,
+        run: value::<String>(args, "--run")?.map_or(live::RUN.into(), Into::into),
+        shape: needed(args, "--shape")?,
+        durability: durability(args)?,
+        point: value(args, "--crash")?,
+        broken: value(args, "--broken")?,
+    };
+    let [appends, placed, blobs] = block_on(live::live(&life))?;
+    println!("{appends} {placed} {blobs}");
+    Ok(())
+}
+
+/// Once more, of a directory that a campaign kept because of what was found.
+fn judge(args: &[String]) -> Done {
+    let (dir, shape): (PathBuf, Shape) = (needed(args, "--dir")?, needed(args, "--shape")?);
+    let v = match value::<String>(args, "--fork")? {
+        Some(run) => {
+            let at = needed(args, "--at")?;
+            block_on(verdict::judge_fork(&dir, shape, &Fork { run, at }))?
+        }
+        None => block_on(verdict::judge(&dir, shape))?,
+    };
+    println!("{v:#?}");
+    Ok(())
+}
+
+fn run(args: &[String]) -> Done {
     match args.first().map(String::as_str) {
-        Some("graph") => {
-            let figures = many::run(&Campaign {
-                program: env::current_exe().map_err(|e| e.to_string())?,
-                kills: value(args, "--kills")?.unwrap_or(300),
-                seed: value(args, "--seed")?.unwrap_or(1),
-                durability: durability(args)?,
-                broken: value(args, "--broken")?,
-            })?;
-            match args.iter().any(|a| a == "--json") {
-                true => println!("{}", figures.to_json()),
-                false => println!("{figures}"),
-            }
-            match figures.faults() {
-                0 => Ok(()),
-                n => Err(format!("{n} faults\n{}", figures.notes.join("\n"))),
-            }
-        }
-        Some("live") => {
-            let life = Life {
-                dir: needed(args, "--dir")?,
-                run: value::<String>(args, "--run")?.map_or(live::RUN.into(), Into::into),
-                shape: needed(args, "--shape")?,
-                durability: durability(args)?,
-                point: value(args, "--crash")?,
-                broken: value(args, "--broken")?,
-            };
-            let [appends, placed, blobs] = block_on(live::live(&life))?;
-            println!("{appends} {placed} {blobs}");
-            Ok(())
-        }
-        Some("lease") => {
-            let program = env::current_exe().map_err(|e| e.to_string())?;
-            let races = lease::race(&program, value(args, "--tries")?.unwrap_or(1000))?;
-            match args.iter().any(|a| a == "--json") {
-                true => println!("{}", races.to_json()),
-                false => println!("{races}"),
-            }
-            match races.faults() {
-                0 => Ok(()),
-                n => Err(format!("{n} faults\n{}", races.notes.join("\n"))),
-            }
-        }
-        Some("judge") => {
-            let (dir, shape): (PathBuf, Shape) = (needed(args, "--dir")?, needed(args, "--shape")?);
-            let v = match value::<String>(args, "--fork")? {
-                Some(run) => {
-                    let at = needed(args, "--at")?;
-                    block_on(verdict::judge_fork(&dir, shape, &Fork { run, at }))?
-                }
-                None => block_on(verdict::judge(&dir, shape))?,
-            };
-            println!("{v:#?}");
-            Ok(())
-        }
+        Some("graph") => graph(args),
+        Some("lease") => race(args),
+        Some("judge") => judge(args),
+        Some("live") => live_once(args),
         Some("claim") => {
             let (dir, owner): (PathBuf, String) =
                 (needed(args, "--dir")?, needed(args, "--owner")?);
