@@ -20,7 +20,10 @@ pub(super) fn unlike(f: &Fork, before: &Journal, fork: &Journal, v: &mut Verdict
     let mut both = Both {
         a: &before.state,
         b: &fork.state,
-        known: BTreeMap::new(),
+        // Whether what needs such a task ran before or after it was revived is chance.
+        known: (before.revived.iter().chain(&fork.revived))
+            .map(|id| (id.clone(), false))
+            .collect(),
     };
     for (id, n) in before.state.nodes.iter() {
         let Some(m) = fork.state.nodes.get(id) else {

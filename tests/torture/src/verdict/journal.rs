@@ -44,6 +44,8 @@ pub(super) struct Journal {
     pub(super) replaced: BTreeSet<TaskId>,
     pub(super) answered: BTreeMap<(TaskId, String), Value>,
     pub(super) unfit: BTreeSet<TaskId>,
+    /// Tasks that had failed and were tried again.
+    pub(super) revived: BTreeSet<TaskId>,
     starts: BTreeMap<Arc<str>, Vec<Timestamp>>,
     limits: Option<Plan>,
 }
@@ -107,6 +109,7 @@ impl Journal {
                 }
             }
             Event::Patched { patch, by: None } => self.patch(patch),
+            Event::Revived { tasks } => self.revived.extend(tasks.iter().cloned()),
             Event::Judged { task, holds: false } => drop(self.unfit.insert(task.clone())),
             Event::Asked { task, id, .. } => {
                 let before = (task.clone(), id.to_string());
