@@ -86,7 +86,8 @@ pub enum Came {
     No,
 }
 
-/// Appends in one write, and syncs: a line is there as a whole or not at all.
+/// Appends in one write, and syncs. A kill can tear a line where a page of the file ends; one that
+/// is torn did not happen.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -103,7 +104,9 @@ pub fn note(dir: &Path, act: &Act) -> Result {
 }
 
 fn write(path: &Path, line: &impl Serialize) -> Result {
-    let mut bytes = serde_json::to_vec(line).map_err(text)?;
+    // What was torn before this line must not swallow it.
+    let mut bytes = vec![b'\n'];
+    serde_json::to_writer(&mut bytes, line).map_err(text)?;
     bytes.push(b'\n');
     let mut file = File::options()
         .create(true)
@@ -136,7 +139,35 @@ fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         return Ok(Vec::new());
     }
     let all = fs::read_to_string(path).map_err(text)?;
-    all.lines()
-        .map(|l| serde_json::from_str(l).map_err(|e| format!("the ledger has `{l}`: {e}")))
-        .collect()
+    let whole = |l: &str| match serde_json::from_str(l) {
+        Ok(line) => Some(Ok(line)),
+        Err(e) if e.is_eof() => None,
+        Err(e) => Some(Err(format!("the ledger has `{l}`: {e}"))),
+    };
+    all.lines().filter_map(whole).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_did_not_happen_and_swallows_none() {
+        let dir = std::env::temp_dir().join(format!("torn-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let act = |id: &str| Act {
+            run: "r".into(),
+            id: id.into(),
+            what: What::Pause,
+            came: Came::Asked,
+        };
+        note(&dir, &act("a")).unwrap();
+        let mut bytes = fs::read(dir.join("acts")).unwrap();
+        bytes.truncate(bytes.len() - 9);
+        fs::write(dir.join("acts"), bytes).unwrap();
+        note(&dir, &act("b")).unwrap();
+        assert_eq!(acts(&dir).unwrap(), [act("b")]);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
