@@ -1,9 +1,9 @@
 //! Starts attempts without a wake-up for each.
 //!
 //! A task of its own for each attempt would wake a thread for each, which costs more than a short
-//! attempt does. Here a few tasks, one for each thread of the runtime, take attempts from a queue
-//! and poll each once; one that does not end at once gets a task of its own. So a body that blocks
-//! holds up one thread, as it would anyway, and never the queue.
+//! attempt does. Here a few tasks take attempts from a queue and poll each once; one that does not
+//! end at once gets a task of its own. While attempts wait there is always a task that is not inside
+//! one: so a body that blocks holds up one thread, as it would anyway, and never the queue.
 
 use smallhands_core::BoxFuture;
 use std::{
@@ -24,8 +24,20 @@ pub(crate) struct Pump(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(BoxFuture<'static, ()>, Arc<Abort>)>,
+    waiting: VecDeque<Next>,
     tasks: usize,
+    /// Those of the tasks that have an attempt in hand.
+    busy: usize,
+}
+
+impl Queue {
+    /// Whether another task is needed, which then counts already.
+    fn grows(&mut self, threads: usize) -> bool {
+        let many = self.tasks < threads && self.waiting.len() > self.tasks * 16;
+        let grows = !self.waiting.is_empty() && (self.busy == self.tasks || many);
+        self.tasks += usize::from(grows);
+        grows
+    }
 }
 
 /// Ends an attempt wherever it is.
@@ -62,17 +74,20 @@ impl Pump {
         let abort = Arc::new(Abort::default());
         let mut q = lock(&self.0);
         q.waiting.push_back((attempt, abort.clone()));
-        let threads = Handle::current().metrics().num_workers();
-        // Another for each so many that wait, until every thread has one.
-        if q.tasks < threads && q.waiting.len() > q.tasks * 16 {
-            q.tasks += 1;
-            drop(q);
-            drop(tokio::spawn(run(Turn {
-                pump: self.clone(),
-                counted: true,
-            })));
+        let grows = q.grows(Handle::current().metrics().num_workers());
+        drop(q);
+        if grows {
+            self.grow();
         }
         abort
+    }
+
+    fn grow(self: &Arc<Self>) {
+        drop(tokio::spawn(run(Turn {
+            pump: self.clone(),
+            counted: true,
+            busy: false,
+        })));
     }
 }
 
@@ -80,19 +95,30 @@ impl Pump {
 struct Turn {
     pump: Arc<Pump>,
     counted: bool,
+    busy: bool,
 }
 
+type Next = (BoxFuture<'static, ()>, Arc<Abort>);
+
 impl Turn {
-    /// The next attempt; with none left the task no longer counts, and whoever comes next starts
-    /// another.
-    fn next(&mut self) -> Option<(BoxFuture<'static, ()>, Arc<Abort>)> {
+    /// The next attempt, and whether another task is needed beside it; with none left the task no
+    /// longer counts, and whoever comes next starts another.
+    fn next(&mut self) -> Option<(Next, bool)> {
         let mut q = lock(&self.pump.0);
+        q.busy -= usize::from(self.busy);
         let next = q.waiting.pop_front();
-        if next.is_none() {
-            q.tasks -= 1;
-            self.counted = false;
+        self.busy = next.is_some();
+        self.counted = self.busy;
+        match next {
+            Some(next) => {
+                q.busy += 1;
+                Some((next, q.grows(0)))
+            }
+            None => {
+                q.tasks -= 1;
+                None
+            }
         }
-        next
     }
 }
 
@@ -105,6 +131,7 @@ impl Drop for Turn {
         // lost.
         let mut q = lock(&self.pump.0);
         q.tasks -= 1;
+        q.busy -= usize::from(self.busy);
         let lost = match q.tasks {
             0 => mem::take(&mut q.waiting),
             _ => VecDeque::new(),
@@ -117,9 +144,15 @@ impl Drop for Turn {
 async fn run(mut turn: Turn) {
     loop {
         for _ in 0..TURN {
-            let Some((attempt, abort)) = turn.next() else {
+            let Some(((attempt, abort), grows)) = turn.next() else {
                 return;
             };
+            if grows {
+                turn.pump.grow();
+                // A thread keeps what it was given last to itself: nothing, so that another thread
+                // can take the task.
+                drop(tokio::spawn(async {}));
+            }
             begin(attempt, &abort).await;
         }
         tokio::task::yield_now().await;

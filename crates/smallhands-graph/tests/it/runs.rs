@@ -9,7 +9,7 @@ use smallhands_graph::{
 };
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -540,4 +540,26 @@ async fn a_wide_graph_settles() {
         (r.status, r.state.ready().count()),
         (RunStatus::Succeeded, 0)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_body_that_blocks_its_thread_holds_up_no_other() {
+    let met = Arc::new((Mutex::new(0), Condvar::new()));
+    let meet = worker("meet", move |_: Value, _| {
+        let met = met.clone();
+        async move {
+            // Without an await: each holds a thread until the other is there as well.
+            let (count, changed) = &*met;
+            let mut n = count.lock().unwrap();
+            *n += 1;
+            changed.notify_all();
+            let guard = Duration::from_secs(20);
+            let (_n, late) = changed.wait_timeout_while(n, guard, |n| *n < 2).unwrap();
+            Ok(!late.timed_out())
+        }
+    });
+    let both = [TaskSpec::new("a", "meet"), TaskSpec::new("b", "meet")];
+    let r = run(&engine(&memory(), [meet]), both).await;
+    let met = |id| r.state.value(id) == Some(&json!(true));
+    assert!(met("a") && met("b"), "one waited for the other to end");
 }
