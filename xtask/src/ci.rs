@@ -5,7 +5,7 @@ use crate::{
 };
 use std::{
     fs,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -32,14 +32,21 @@ const STAGES: &[Stage] = &[
     ("demo", ci_demo),
 ];
 
-/// Every stage whose name has `part` in it, a table at the end.
+/// Every stage whose name has `part` in it, a table at the end. Of several each is a process of its
+/// own, whose output is kept beside the build and whose telling lines are shown.
 pub(crate) fn all(part: &str) -> Result {
+    let stages: Vec<_> = STAGES.iter().filter(|s| s.0.contains(part)).collect();
+    match stages[..] {
+        [] => return Err(format!("there is no stage like `{part}`")),
+        [(_, stage)] => return stage(),
+        _ => {}
+    }
     let mut table = Vec::new();
     let started = Instant::now();
-    for (name, stage) in STAGES.iter().filter(|s| s.0.contains(part)) {
+    for (name, _) in stages {
         println!("\n==> {name}");
         let begin = Instant::now();
-        let result = stage();
+        let result = apart(name);
         if let Err(e) = &result {
             println!("{name}: {e}");
         }
@@ -59,10 +66,57 @@ pub(crate) fn all(part: &str) -> Result {
         table.len() - failed.len(),
         failed.len()
     );
-    match (table.is_empty(), failed.is_empty()) {
-        (true, _) => Err(format!("there is no stage like `{part}`")),
-        (_, true) => Ok(()),
-        _ => Err(format!("failed: {}", failed.join(", "))),
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("failed: {}", failed.join(", "))),
+    }
+}
+
+/// One stage in a process of its own, and the end of what it said; if it failed, first the lines
+/// that say why.
+fn apart(name: &str) -> Result {
+    let dir = target().join("ci");
+    let path = dir.join(format!(
+        "{}.log",
+        name.replace(|c: char| !c.is_alphanumeric(), "-")
+    ));
+    let text = |e: std::io::Error| format!("{}: {e}", path.display());
+    fs::create_dir_all(&dir).map_err(text)?;
+    let log = fs::File::create(&path).map_err(text)?;
+    let itself = std::env::current_exe().map_err(text)?;
+    let status = Command::new(itself)
+        .args(["ci", name])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(text)?)
+        .stderr(log)
+        .env("RUST_BACKTRACE", "0")
+        .status()
+        .map_err(text)?;
+    let said = String::from_utf8_lossy(&fs::read(&path).map_err(text)?).into_owned();
+    let lines: Vec<_> = said.lines().collect();
+    let last = match status.success() {
+        true => 4,
+        false => {
+            let tells = |l: &str| {
+                ["panicked at", "FAILED", "error", "warning: unused"]
+                    .iter()
+                    .any(|w| l.contains(w))
+            };
+            let telling = (0..lines.len())
+                .filter(|i| tells(lines[*i]) || *i > 0 && lines[i - 1].contains("panicked at"));
+            for i in telling.take(60) {
+                println!("{}", lines[i]);
+            }
+            println!("... and at its end:");
+            25
+        }
+    };
+    for l in &lines[lines.len().saturating_sub(last)..] {
+        println!("{l}");
+    }
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{status}; all it said is in {}", path.display())),
     }
 }
 
@@ -133,7 +187,7 @@ fn features() -> Result {
 /// All tests of the workspace and of the crate outside it; with `slow` those that ask a real model
 /// too.
 pub(crate) fn tests(slow: bool) -> Result {
-    let mut c = cargo(&["test", "--workspace", "--all-features"]);
+    let mut c = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
     c.envs(native()?).env("SMALLHANDS_TEST_PYTEST", pytest()?);
     if slow {
         c.env("SMALLHANDS_SLOW", "1")

@@ -1,6 +1,6 @@
 //! Whether tasks make a graph: what can be told before anything runs.
 
-use crate::{Conditions, GraphError, TaskFault, edges, schema};
+use crate::{Conditions, GraphError, TaskFault, edges, schema, state::inside};
 use petgraph::{algo::tarjan_scc, graph::DiGraph};
 use smallhands_core::{Condition, Join, OnFailure, TaskId, TaskSpec};
 use std::{
@@ -129,7 +129,7 @@ fn reserved(id: &TaskId) -> Option<char> {
 pub(crate) fn full_id(holder: Option<&TaskId>, id: &TaskId) -> TaskId {
     match holder {
         None => id.clone(),
-        Some(h) => TaskId::from(format!("{h}/{id}")),
+        Some(h) => inside(h, id),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Engine, Event, GraphError, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
-    schema::answer_fits,
+    fold::unreadable, schema::answer_fits,
 };
 use serde_json::Value;
 use smallhands_core::{
@@ -283,12 +283,9 @@ impl Engine {
         let mut records = Vec::new();
         for e in events {
             let seq = state.seq + 1;
-            let unfit = |reason| GraphError::Journal {
-                run: run.clone(),
-                seq,
-                reason,
-            };
-            state.apply(seq, at, &e).map_err(unfit)?;
+            state
+                .apply(seq, at, &e)
+                .map_err(|why| unreadable(run, seq, why))?;
             records.push(Record::of(Arc::new(e), at));
         }
         let head = Some(state.head());
@@ -344,12 +341,8 @@ impl Events {
         loop {
             if let Some(s) = self.page.pop_front() {
                 self.after = s.seq;
-                let unreadable = |reason| GraphError::Journal {
-                    run: self.run.clone(),
-                    seq: s.seq,
-                    reason,
-                };
-                let event = Event::from_record(&s.record).map_err(unreadable)?;
+                let event = Event::from_record(&s.record)
+                    .map_err(|why| unreadable(&self.run, s.seq, why))?;
                 return Ok((s.seq, s.record.at, event));
             }
             self.page = self.store.read(&self.run, self.after, 256).await?.into();

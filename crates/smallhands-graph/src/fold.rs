@@ -24,7 +24,7 @@ async fn page(
     decoded.collect()
 }
 
-fn unreadable(run: &RunId, seq: u64, reason: String) -> GraphError {
+pub(crate) fn unreadable(run: &RunId, seq: u64, reason: String) -> GraphError {
     GraphError::Journal {
         run: run.clone(),
         seq,

@@ -198,12 +198,7 @@ impl StateStore for CountingStore {
     async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
         self.0.runs(from, limit).await
     }
-    async fn changed(
-        &self,
-        run: &RunId,
-        after: u64,
-        patience: Duration,
-    ) -> Result<(), StoreError> {
+    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError> {
         self.0.changed(run, after, patience).await
     }
     async fn fork(

@@ -1,7 +1,7 @@
 use crate::StoreError;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use smallhands_core::Timestamp;
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, thread, time::Duration};
 
 /// The file in the directory of a store.
 pub(super) const FILE: &str = "journal.db";
@@ -99,7 +99,23 @@ pub(super) fn refuse_newer(conn: &Connection, path: &Path) -> Result<i64, StoreE
     }
 }
 
+/// SQLite asks no busy handler while a file is made a write-ahead one, nor while the last to close
+/// it takes its log away: then it says "locked" at once, and a little later all is well.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    const TRIES: u32 = 500;
+    let mut tries = 0;
+    loop {
+        match connect_once(path) {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && tries < TRIES => {
+                tries += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn connect_once(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE

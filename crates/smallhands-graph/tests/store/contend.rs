@@ -80,6 +80,18 @@ async fn of_two_processes_exactly_one_has_the_lease() {
     assert_eq!(seqs, (1..=TRIES).collect::<Vec<_>>());
 }
 
+#[test]
+fn many_may_make_one_journal_at_once() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| drop(open(dir.path())));
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_dead_process_gives_its_lease_back_and_a_waiter_sees_what_it_wrote() {
     let dir = tempfile::tempdir().unwrap();
