@@ -3,10 +3,10 @@ use smallhands_core::{
     async_trait,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::{Poll, Waker},
 };
 
@@ -35,18 +35,20 @@ impl Placements {
         start: impl FnOnce(Report) -> OnCancel,
     ) -> Arc<Placement> {
         let mut live = self.lock();
-        if let Some(p) = live.get(key) {
-            return p.clone();
+        match live.entry(key.clone()) {
+            Entry::Occupied(p) => p.get().clone(),
+            Entry::Vacant(free) => {
+                let p = Arc::new(Placement {
+                    key: key.clone(),
+                    report: Mutex::default(),
+                    cancel: OnceLock::new(),
+                    live: Arc::downgrade(&self.0),
+                });
+                let cancel = start(Report(p.clone()));
+                p.cancel.get_or_init(|| cancel);
+                free.insert(p).clone()
+            }
         }
-        let report = Arc::new(Slot::default());
-        let p = Arc::new(Placement {
-            key: key.clone(),
-            report: report.clone(),
-            cancel: start(Report(report)),
-            live: Arc::downgrade(&self.0),
-        });
-        live.insert(key.clone(), p.clone());
-        p
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Placement>> {
@@ -56,27 +58,18 @@ impl Placements {
 
 /// Where a report is left for whoever waits for it.
 #[derive(Default)]
-struct Slot(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
+struct Slot {
     report: Option<AttemptReport>,
     waiting: Vec<Waker>,
 }
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The side of a placement that reports, once.
-pub(crate) struct Report(Arc<Slot>);
+pub(crate) struct Report(Arc<Placement>);
 
 impl Report {
     /// What is sent after the first is not heard.
     pub(crate) fn send(&self, r: AttemptReport) {
-        let mut slot = self.0.lock();
+        let mut slot = self.0.slot();
         slot.report.get_or_insert(r);
         let waiting = std::mem::take(&mut slot.waiting);
         drop(slot);
@@ -87,7 +80,7 @@ impl Report {
 impl Drop for Report {
     /// It went away without a word, as when its runtime shut down.
     fn drop(&mut self) {
-        if self.0.lock().report.is_none() {
+        if self.0.slot().report.is_none() {
             let why = "the executor stopped";
             let f = Failure::new("worker.lost", FailureClass::WorkerLost, why);
             self.send(crate::halted(f, Ran::Maybe));
@@ -98,9 +91,16 @@ impl Drop for Report {
 /// One placement, as the engine holds it.
 pub(crate) struct Placement {
     key: DispatchKey,
-    report: Arc<Slot>,
-    cancel: OnCancel,
+    report: Mutex<Slot>,
+    /// Set before anybody else has the placement.
+    cancel: OnceLock<OnCancel>,
     live: Weak<Live>,
+}
+
+impl Placement {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Placement {
@@ -116,7 +116,7 @@ impl TaskHandle for Placement {
     }
     async fn report(&self) -> AttemptReport {
         poll_fn(|cx| {
-            let mut slot = self.report.lock();
+            let mut slot = self.slot();
             if let Some(r) = &slot.report {
                 return Poll::Ready(r.clone());
             }
@@ -128,7 +128,9 @@ impl TaskHandle for Placement {
         .await
     }
     async fn cancel(&self, how: CancelMode) {
-        (self.cancel)(how).await;
+        if let Some(cancel) = self.cancel.get() {
+            cancel(how).await;
+        }
     }
     async fn acknowledge(&self) {
         if let Some(live) = self.live.upgrade() {

@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 use tokio::{runtime::Handle, task::AbortHandle};
@@ -20,7 +20,11 @@ use tokio::{runtime::Handle, task::AbortHandle};
 const TURN: usize = 128;
 
 #[derive(Default)]
-pub(crate) struct Pump(Mutex<Queue>);
+pub(crate) struct Pump {
+    queue: Mutex<Queue>,
+    /// Of the runtime that it works on.
+    threads: OnceLock<usize>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -72,9 +76,11 @@ impl Pump {
     /// Has the attempt begin soon.
     pub(crate) fn start(self: &Arc<Self>, attempt: BoxFuture<'static, ()>) -> Arc<Abort> {
         let abort = Arc::new(Abort::default());
-        let mut q = lock(&self.0);
+        let count = || Handle::current().metrics().num_workers();
+        let threads = *self.threads.get_or_init(count);
+        let mut q = lock(&self.queue);
         q.waiting.push_back((attempt, abort.clone()));
-        let grows = q.grows(Handle::current().metrics().num_workers());
+        let grows = q.grows(threads);
         drop(q);
         if grows {
             self.grow();
@@ -104,7 +110,7 @@ impl Turn {
     /// The next attempt, and whether another task is needed beside it; with none left the task no
     /// longer counts, and whoever comes next starts another.
     fn next(&mut self) -> Option<(Next, bool)> {
-        let mut q = lock(&self.pump.0);
+        let mut q = lock(&self.pump.queue);
         q.busy -= usize::from(self.busy);
         let next = q.waiting.pop_front();
         self.busy = next.is_some();
@@ -129,7 +135,7 @@ impl Drop for Turn {
         }
         // Its runtime is gone, and nobody would begin what waits: dropped, it reports that it is
         // lost.
-        let mut q = lock(&self.pump.0);
+        let mut q = lock(&self.pump.queue);
         q.tasks -= 1;
         q.busy -= usize::from(self.busy);
         let lost = match q.tasks {

@@ -225,6 +225,8 @@ impl RunHandle {
     /// # Errors
     /// The journal failed, or the lease was lost: what was not journaled did not count.
     pub async fn wait(mut self) -> Result<RunResult, GraphError> {
+        // Nobody can ask for them any more.
+        self.updates = None;
         match (&mut self.task).await {
             Ok(r) => r,
             Err(e) => Err(GraphError::Stopped(e.to_string())),

@@ -174,14 +174,18 @@ impl Event {
     /// The version of every body that this program writes.
     pub const VERSION: u16 = 1;
 
-    /// The body alone, as JSON text.
-    pub(crate) fn encode(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
+    /// The body alone, as JSON text, behind what `out` holds.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
         // The kind has its own column: `{"kind":"..","body":` and `}` go.
         let lead = r#"{"kind":"","body":"#.len() + self.kind().len();
-        match text.get(lead..text.len().saturating_sub(1)) {
-            Some(body) if !body.is_empty() => body.into(),
-            _ => "null".into(),
+        let written = serde_json::to_writer(&mut *out, self).is_ok();
+        if written && out.len() > start + lead + 1 {
+            out.pop();
+            out.drain(start..start + lead);
+        } else {
+            out.truncate(start);
+            out.extend_from_slice(b"null");
         }
     }
 

@@ -53,7 +53,20 @@ impl Record {
     pub fn body(&self) -> Cow<'_, str> {
         match &self.body {
             Body::Text(t) => Cow::Borrowed(t),
-            Body::Event(e) => Cow::Owned(e.encode()),
+            Body::Event(e) => {
+                let mut text = Vec::new();
+                e.encode(&mut text);
+                Cow::Owned(String::from_utf8(text).unwrap_or_default())
+            }
+        }
+    }
+
+    /// The same, behind what `out` holds: many bodies in one allocation.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn body_into(&self, out: &mut Vec<u8>) {
+        match &self.body {
+            Body::Text(t) => out.extend_from_slice(t.as_bytes()),
+            Body::Event(e) => e.encode(out),
         }
     }
 }

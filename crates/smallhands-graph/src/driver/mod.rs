@@ -331,9 +331,11 @@ impl Driver {
             return Ok(());
         };
         r?;
-        for (seq, (at, event)) in (w.first..).zip(w.events) {
-            // Nobody may be watching.
-            drop(self.plan.updates.send(Update::Event { seq, at, event }));
+        if self.plan.updates.receiver_count() > 0 {
+            for (seq, (at, event)) in (w.first..).zip(w.events) {
+                // Whoever watched may just have gone.
+                drop(self.plan.updates.send(Update::Event { seq, at, event }));
+            }
         }
         for a in w.after {
             match a {

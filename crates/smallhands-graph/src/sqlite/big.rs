@@ -1,60 +1,59 @@
 //! Bodies that lie in the blob store: the row holds only a reference.
 use crate::{Record, StoreError};
-use rusqlite::{
-    ToSql,
-    types::{ToSqlOutput, ValueRef},
-};
+use rusqlite::types::ValueRef;
 use smallhands_core::{BlobRef, BlobStore, Failure, RunId};
 use std::{
-    borrow::Cow,
+    ops::Range,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
 };
 
-/// What a row holds.
-pub(super) enum Body<'a> {
-    Text(Cow<'a, str>),
+/// What the rows of an append hold, in one allocation.
+#[derive(Default)]
+pub(super) struct Bodies {
+    text: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+enum Row {
+    Text(Range<usize>),
     /// The reference as JSON, and how long the body is. A blob in SQLite's sense, so that no body
     /// can be taken for one.
     Blob(Vec<u8>, u64),
 }
 
-impl Body<'_> {
-    pub(super) fn len(&self) -> u64 {
-        match self {
-            Self::Text(t) => t.len() as u64,
-            Self::Blob(_, len) => *len,
-        }
-    }
-}
-
-impl ToSql for Body<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Text(t) => ValueRef::Text(t.as_bytes()),
-            Self::Blob(r, _) => ValueRef::Blob(r),
-        }))
+impl Bodies {
+    /// In order: what the column holds, and the length of the body.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ValueRef<'_>, u64)> {
+        self.rows.iter().map(|r| match r {
+            Row::Text(at) => (ValueRef::Text(&self.text[at.clone()]), at.len() as u64),
+            Row::Blob(r, len) => (ValueRef::Blob(r), *len),
+        })
     }
 }
 
 /// Encodes the bodies, and puts those over `inline` bytes into the blob store.
-pub(super) fn bodies<'a>(
-    records: &'a [Record],
+pub(super) fn bodies(
+    records: &[Record],
     inline: usize,
     blobs: &dyn BlobStore,
-) -> Result<Vec<Body<'a>>, StoreError> {
-    let put = |body: Cow<'a, str>| {
-        if body.len() <= inline {
-            return Ok(Body::Text(body));
-        }
-        let len = body.len() as u64;
-        let blob = wait(blobs.put(body.into_owned().into_bytes())).map_err(|f| refused(&f))?;
-        let reference = serde_json::to_vec(&blob).map_err(|e| StoreError::Io(e.to_string()))?;
-        Ok(Body::Blob(reference, len))
-    };
-    records.iter().map(|r| put(r.body())).collect()
+) -> Result<Bodies, StoreError> {
+    let mut all = Bodies::default();
+    for r in records {
+        let start = all.text.len();
+        r.body_into(&mut all.text);
+        let len = all.text.len() - start;
+        all.rows.push(if len <= inline {
+            Row::Text(start..all.text.len())
+        } else {
+            let blob = wait(blobs.put(all.text.split_off(start))).map_err(|f| refused(&f))?;
+            let reference = serde_json::to_vec(&blob).map_err(|e| StoreError::Io(e.to_string()))?;
+            Row::Blob(reference, len as u64)
+        });
+    }
+    Ok(all)
 }
 
 fn refused(f: &Failure) -> StoreError {

@@ -1,11 +1,11 @@
 //! The thread that writes: jobs, and what each does within the transaction of its batch.
 use super::{
-    big::{self, Body},
+    big::{self, Bodies},
     fork,
     tables::{id, sql},
 };
 use crate::{Durability, Lease, Record, RunHead, StoreError, group::Sink, waiting::Waiting};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params, types::ToSqlOutput};
 use smallhands_core::{BlobStore, RunId};
 use std::{
     collections::HashMap,
@@ -90,7 +90,7 @@ impl Sink for Writer {
                     let _context = j.runtime.as_ref().map(Handle::enter);
                     big::bodies(records, inline, &*self.blobs)
                 }
-                _ => Ok(Vec::new()),
+                _ => Ok(Bodies::default()),
             })
             .collect();
         self.set_level(level)
@@ -132,7 +132,7 @@ impl Writer {
 fn transact(
     conn: &mut Connection,
     batch: &[Job],
-    bodies: Vec<Result<Vec<Body<'_>>, StoreError>>,
+    bodies: Vec<Result<Bodies, StoreError>>,
     unsaid: &mut Unsaid,
 ) -> rusqlite::Result<Vec<Reply>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -202,7 +202,7 @@ fn append(
     l: &Lease,
     after: u64,
     records: &[Record],
-    bodies: &[Body<'_>],
+    bodies: &Bodies,
     head: Option<&RunHead>,
     unsaid: &mut Unsaid,
 ) -> rusqlite::Result<Reply> {
@@ -218,14 +218,14 @@ fn append(
     }
     let mut insert = tx.prepare_cached("INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
     let mut bytes = 0;
-    for (seq, (r, body)) in (after + 1..).zip(records.iter().zip(bodies)) {
-        bytes += body.len();
+    for (seq, (r, (body, len))) in (after + 1..).zip(records.iter().zip(bodies.iter())) {
+        bytes += len;
         insert.execute(params![
             id(run.n, seq),
             sql(r.at.0),
             r.kind,
             r.version,
-            body
+            ToSqlOutput::Borrowed(body)
         ])?;
     }
     let last = after + records.len() as u64;
