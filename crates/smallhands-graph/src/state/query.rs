@@ -161,7 +161,8 @@ impl RunState {
     }
 
     /// How the run ends when nothing can go on.
-    pub(crate) fn resting_status(&self) -> RunStatus {
+    #[doc(hidden)]
+    pub fn resting_status(&self) -> RunStatus {
         if self.cancelling {
             RunStatus::Cancelled
         } else if self.failing || self.has_failed() {
