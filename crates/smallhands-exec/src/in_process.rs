@@ -134,7 +134,8 @@ pub(crate) async fn attempt(
             known.join(", ")
         );
         return halted(
-            Failure::new("worker.unknown", FailureClass::Input, why),
+            Failure::new("worker.unknown", FailureClass::Input, why)
+                .hint("give the executor such a worker, then resume with failed tasks retried"),
             Ran::No,
         );
     };

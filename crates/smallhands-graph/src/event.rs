@@ -196,7 +196,8 @@ impl Event {
     pub fn from_record(r: &Record) -> Result<Self, String> {
         if r.version > Self::VERSION {
             return Err(format!(
-                "`{}` version {} was written by a newer program; this one knows version {}",
+                "`{}` version {} was written by a newer program; this one knows version {}; \
+                 use a newer one",
                 r.kind,
                 r.version,
                 Self::VERSION

@@ -104,6 +104,7 @@ async fn role() {
     match role.as_str() {
         "lease" => crate::contend::role(&dir).await,
         "fill" => crate::trouble::fill(&dir).await,
+        "run" => crate::full::run(&dir).await,
         "read-only" => crate::trouble::read_only(&dir),
         other => panic!("no role {other}"),
     }

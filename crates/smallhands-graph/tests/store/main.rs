@@ -5,6 +5,7 @@ mod blobs;
 mod child;
 mod contend;
 mod fsck;
+mod full;
 mod measure;
 mod model;
 mod power;

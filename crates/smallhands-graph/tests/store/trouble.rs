@@ -73,24 +73,30 @@ pub(crate) async fn fill(dir: &Path) {
     child::say("filled and freed");
 }
 
-#[test]
-fn a_full_disk_is_told_and_loses_nothing() {
+/// Runs a role of this program where the disk is small.
+#[expect(clippy::print_stderr, reason = "what is skipped is told")]
+pub(crate) fn on_a_small_disk(role: &str, want: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mount = "mount -t tmpfs -o size=2m none \"$0\" && echo 'child: mounted' && exec \"$@\"";
     let at = dir.path().to_str().unwrap();
     // As root, or as root of a user namespace.
     for unshare in ["-m", "-rm"] {
         let under = ["unshare", unshare, "sh", "-c", mount, at];
-        let Ok(mut other) = Other::try_start(child::command(&under, "fill", dir.path())) else {
+        let Ok(mut other) = Other::try_start(child::command(&under, role, dir.path())) else {
             continue;
         };
         // No line: it could not be mounted.
         if other.hear().is_some() {
-            assert_eq!(other.hear().as_deref(), Some("filled and freed"));
+            assert_eq!(other.hear().as_deref(), Some(want));
             return;
         }
     }
     eprintln!("SKIPPED: no small file system can be mounted here");
+}
+
+#[test]
+fn a_full_disk_is_told_and_loses_nothing() {
+    on_a_small_disk("fill", "filled and freed");
 }
 
 /// As a user who can only read.
