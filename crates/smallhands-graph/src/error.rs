@@ -49,10 +49,12 @@ pub enum GraphError {
         similar: Option<String>,
     },
     /// What is wrong with a graph that was read from text, and where.
-    #[error("line {line}, {path}: {error}")]
+    #[error("line {line}, column {column}, {path}: {error}")]
     At {
         /// The line, from 1.
         line: usize,
+        /// The column, from 1.
+        column: usize,
         /// The place, as `tasks[3].needs[1]`.
         path: String,
         /// What is wrong.

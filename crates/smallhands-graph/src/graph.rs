@@ -65,7 +65,7 @@ impl TaskGraph {
     ///
     /// # Errors
     /// Text that is not such a list, or a field that the format does not have, with its place;
-    /// else as [`TaskGraphBuilder::build`], as [`GraphError::At`] with the line.
+    /// else as [`TaskGraphBuilder::build`], as [`GraphError::At`] with the place.
     pub fn from_json(text: &str) -> Result<Self, GraphError> {
         load::json(text).map(|tasks| Self { tasks })
     }

@@ -9,9 +9,9 @@ use serde::{
     de::{DeserializeOwned, Error as _, Visitor, value::Error as Unread},
     forward_to_deserialize_any,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use smallhands_core::{Binding, Budget, MapOver, Repeat, Resources, Retry, SubGraph, TaskSpec};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 type Tasks = Vec<Arc<TaskSpec>>;
 
@@ -23,10 +23,11 @@ struct File {
 
 pub(crate) fn json(text: &str) -> Result<Tasks, GraphError> {
     let parse = Parse {
-        value: |t| read(serde_json::from_str(t)),
-        file: |t| read(serde_json::from_str(t)),
-        list: |t| read(serde_json::from_str(t)),
-        line: line_in_json,
+        value: |t| serde_json::from_str(t).map_err(Bad::json),
+        file: |t| serde_json::from_str(t).map_err(Bad::json),
+        list: |t| serde_json::from_str(t).map_err(Bad::json),
+        place: json::place,
+        path: json::path,
     };
     parse.run(text)
 }
@@ -34,29 +35,67 @@ pub(crate) fn json(text: &str) -> Result<Tasks, GraphError> {
 #[cfg(feature = "yaml")]
 pub(crate) fn yaml(text: &str) -> Result<Tasks, GraphError> {
     let parse = Parse {
-        value: |t| read(serde_saphyr::from_str(t)),
-        file: |t| read(serde_saphyr::from_str(t)),
-        list: |t| read(serde_saphyr::from_str(t)),
-        line: yaml::line,
+        value: |t| serde_saphyr::from_str(t).map_err(Bad::yaml),
+        file: |t| serde_saphyr::from_str(t).map_err(Bad::yaml),
+        list: |t| serde_saphyr::from_str(t).map_err(Bad::yaml),
+        place: yaml::place,
+        path: yaml::path,
     };
     parse.run(text)
 }
 
-fn read<T>(r: Result<T, impl ToString>) -> Result<T, GraphError> {
-    r.map_err(|e| GraphError::Parse(e.to_string()))
+/// A line and a column, from 1.
+type Place = (usize, usize);
+
+/// What a library says of a text that it cannot read.
+struct Bad {
+    said: String,
+    /// The same without the place.
+    what: String,
+    at: Place,
+}
+
+impl Bad {
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn json(e: serde_json::Error) -> Self {
+        let (said, at) = (e.to_string(), (e.line(), e.column()));
+        let place = format!(" at line {} column {}", at.0, at.1);
+        let what = said.strip_suffix(&place).unwrap_or(&said).into();
+        Self { said, what, at }
+    }
+
+    #[cfg(feature = "yaml")]
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn yaml(e: serde_saphyr::Error) -> Self {
+        let at = e.location().and_then(|l| yaml::of(&l)).unwrap_or_default();
+        let what = e.without_snippet().to_string();
+        let place = format!(" at line {}, column {}", at.0, at.1);
+        Self {
+            said: e.to_string(),
+            what: what.strip_suffix(&place).unwrap_or(&what).into(),
+            at,
+        }
+    }
+
+    fn whole(self) -> GraphError {
+        GraphError::Parse(self.said)
+    }
 }
 
 /// One text format.
 struct Parse {
-    value: fn(&str) -> Result<Value, GraphError>,
-    file: fn(&str) -> Result<File, GraphError>,
-    list: fn(&str) -> Result<Tasks, GraphError>,
-    line: fn(&str, &[Seg]) -> Option<usize>,
+    value: fn(&str) -> Result<Value, Bad>,
+    file: fn(&str) -> Result<File, Bad>,
+    list: fn(&str) -> Result<Tasks, Bad>,
+    /// Where the value at a path begins.
+    place: fn(&str, &[Seg]) -> Option<Place>,
+    /// The path to the innermost value around a place.
+    path: fn(&str, Place) -> Option<Path>,
 }
 
 impl Parse {
     fn run(&self, text: &str) -> Result<Tasks, GraphError> {
-        let v = (self.value)(text)?;
+        let v = (self.value)(text).map_err(Bad::whole)?;
         // Unknown fields first: one that is misspelt is missing too, and that is the lesser clue.
         let (prefix, unknown) = match &v {
             Value::Array(_) => (Path::default(), unknown_in_list(&v, &TASK)),
@@ -66,9 +105,10 @@ impl Parse {
             return Err(self.at(text, at, e));
         }
         let tasks = match v {
-            Value::Array(_) => (self.list)(text)?,
-            _ => (self.file)(text)?.tasks,
+            Value::Array(_) => (self.list)(text),
+            _ => (self.file)(text).map(|f| f.tasks),
         };
+        let tasks = tasks.map_err(|b| self.unread(text, b))?;
         if tasks.is_empty() {
             return Err(GraphError::Empty);
         }
@@ -78,12 +118,22 @@ impl Parse {
         }
     }
 
+    /// A value of another type than the field: the library knows the place and not the path.
+    fn unread(&self, text: &str, bad: Bad) -> GraphError {
+        match (self.path)(text, bad.at).filter(|p| !p.0.is_empty()) {
+            Some(path) => self.at(text, path, GraphError::Parse(bad.what)),
+            None => bad.whole(),
+        }
+    }
+
     fn at(&self, text: &str, at: Path, e: GraphError) -> GraphError {
         // What is absent is looked for where it ought to be.
         let found = (1..=at.0.len()).rev();
-        let line = found.filter_map(|n| (self.line)(text, &at.0[..n])).next();
+        let place = found.filter_map(|n| (self.place)(text, &at.0[..n])).next();
+        let (line, column) = place.unwrap_or((1, 1));
         GraphError::At {
-            line: line.unwrap_or(1),
+            line,
+            column,
             path: at.to_string(),
             error: Box::new(e),
         }
@@ -207,34 +257,65 @@ impl<'de> Deserializer<'de> for Ask<'_> {
     }
 }
 
-/// The line on which the value at a path begins.
-fn line_in_json(text: &str, path: &[Seg]) -> Option<usize> {
-    let mut at: &RawValue = serde_json::from_str(text).ok()?;
-    for s in path {
-        at = match s {
-            Seg::Index(i) => *serde_json::from_str::<Vec<&RawValue>>(at.get())
-                .ok()?
-                .get(*i)?,
-            Seg::Key(k) => {
-                let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(at.get());
-                fields.ok()?.remove(k)?
-            }
-        };
+mod json {
+    use super::Place;
+    use crate::check::{Path, Seg};
+    use serde_json::value::RawValue;
+    use std::collections::BTreeMap;
+
+    fn inner(v: &RawValue) -> Vec<(Seg, &RawValue)> {
+        if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(v.get()) {
+            let all = list.into_iter().enumerate();
+            return all.map(|(i, v)| (Seg::Index(i), v)).collect();
+        }
+        let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(v.get());
+        let all = fields.unwrap_or_default().into_iter();
+        all.map(|(k, v)| (Seg::Key(k), v)).collect()
     }
-    // Borrowed from the text, so that the address tells the place.
-    let offset = (at.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
-    let before = text.as_bytes().get(..offset)?;
-    Some(before.iter().filter(|b| **b == b'\n').count() + 1)
+
+    /// Borrowed from the text, so that the address tells the place.
+    fn offset(text: &str, v: &RawValue) -> Option<usize> {
+        (v.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)
+    }
+
+    pub(super) fn place(text: &str, path: &[Seg]) -> Option<Place> {
+        let mut at: &RawValue = serde_json::from_str(text).ok()?;
+        for s in path {
+            at = inner(at).into_iter().find(|(seg, _)| seg == s)?.1;
+        }
+        let before = text.get(..offset(text, at)?)?;
+        let line = before.rsplit('\n').next()?;
+        let lines = before.bytes().filter(|b| *b == b'\n').count();
+        Some((lines + 1, line.chars().count() + 1))
+    }
+
+    pub(super) fn path(text: &str, (line, column): Place) -> Option<Path> {
+        let lines = text.split_inclusive('\n').take(line.checked_sub(1)?);
+        // The library counts bytes.
+        let wanted = lines.map(str::len).sum::<usize>() + column.checked_sub(1)?;
+        let around = |(_, v): &(Seg, &RawValue)| {
+            let from = offset(text, v);
+            from.is_some_and(|from| (from..from + v.get().len()).contains(&wanted))
+        };
+        let mut at: &RawValue = serde_json::from_str(text).ok()?;
+        let mut path = Path::default();
+        while let Some((seg, v)) = inner(at).into_iter().find(around) {
+            path.0.push(seg);
+            at = v;
+        }
+        Some(path)
+    }
 }
 
 #[cfg(feature = "yaml")]
 mod yaml {
-    use crate::check::Seg;
+    use super::Place;
+    use crate::check::{Path, Seg};
     use serde::{
         Deserialize, Deserializer,
         de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
     };
-    use serde_saphyr::Spanned;
+    use serde_saphyr::{Location, Spanned};
     use std::fmt;
 
     type Name = Spanned<String>;
@@ -246,23 +327,55 @@ mod yaml {
         Map(Vec<(Name, Tree)>),
     }
 
-    pub(super) fn line(text: &str, path: &[Seg]) -> Option<usize> {
+    pub(super) fn of(l: &Location) -> Option<Place> {
+        let place = (l.line().try_into().ok()?, l.column().try_into().ok()?);
+        (place.0 > 0).then_some(place)
+    }
+
+    /// Of a field, the place of its name.
+    pub(super) fn place(text: &str, path: &[Seg]) -> Option<Place> {
         let root: Tree = serde_saphyr::from_str(text).ok()?;
-        let (mut at, mut line) = (&root, 1);
+        let (mut at, mut place) = (&root, None);
         for s in path {
-            (at, line) = match (s, at) {
+            (at, place) = match (s, at) {
                 (Seg::Index(i), Tree::List(l)) => {
                     let t = l.get(*i)?;
-                    (&t.value, t.referenced.line())
+                    (&t.value, of(&t.referenced))
                 }
                 (Seg::Key(k), Tree::Map(m)) => {
                     let (name, t) = m.iter().find(|(n, _)| n.value == *k)?;
-                    (t, name.referenced.line())
+                    (t, of(&name.referenced))
                 }
                 _ => return None,
             };
         }
-        usize::try_from(line).ok().filter(|l| *l > 0)
+        place
+    }
+
+    pub(super) fn path(text: &str, wanted: Place) -> Option<Path> {
+        let root: Tree = serde_saphyr::from_str(text).ok()?;
+        let (mut at, mut path) = (&root, Path::default());
+        loop {
+            // The last that begins before it; an object begins where its first name does.
+            let next = match at {
+                Tree::Leaf => None,
+                Tree::List(l) => {
+                    let before = |t: &&Spanned<Tree>| of(&t.referenced) <= Some(wanted);
+                    let i = l.iter().take_while(before).count().checked_sub(1);
+                    i.map(|i| (Seg::Index(i), &l[i].value))
+                }
+                Tree::Map(m) => {
+                    let before = |(n, _): &&(Name, Tree)| of(&n.referenced) < Some(wanted);
+                    let last = m.iter().take_while(before).last();
+                    last.map(|(n, t)| (Seg::Key(n.value.clone()), t))
+                }
+            };
+            let Some((seg, t)) = next else {
+                return Some(path);
+            };
+            path.0.push(seg);
+            at = t;
+        }
     }
 
     impl<'de> Deserialize<'de> for Tree {

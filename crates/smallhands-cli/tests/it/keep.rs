@@ -64,7 +64,7 @@ fn graphs_of_runs_and_files() {
     )
     .unwrap();
     let said = b.smallhands(&["graph", path(&file)]);
-    said.refused(16, "line 3, tasks[1].needs[0]");
+    said.refused(16, "line 3, column 32, tasks[1].needs[0]");
     let said = b.smallhands(&["graph", path(&file), "--json"]).json();
     assert_eq!(said["error"]["code"], "graph.unknown_need");
     b.smallhands(&["graph", "none.json"])
