@@ -264,6 +264,18 @@ fn send(to: &mpsc::Sender<Msg>, m: Msg) {
     }
 }
 
+fn check_limits(limits: &BTreeMap<String, GroupLimit>) -> Result<(), GraphError> {
+    for (group, l) in limits {
+        for (which, n) in [("max_parallel", l.max_parallel), ("starts", l.starts)] {
+            if n == Some(0) {
+                let group = group.clone();
+                return Err(GraphError::Limit { group, which });
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Engine {
     /// An engine; needs a tokio runtime around its async functions.
     pub fn new(
@@ -324,8 +336,9 @@ impl Engine {
     /// Starts a run. Its first records are durable when this returns.
     ///
     /// # Errors
-    /// The id is taken; the store failed.
+    /// The id is taken; a limit under which nothing can start; the store failed.
     pub async fn start(&self, new: NewRun) -> Result<RunHandle, GraphError> {
+        check_limits(&new.limits)?;
         let config =
             serde_json::to_vec(&new.config).map_err(|e| GraphError::Parse(e.to_string()))?;
         let config = self.store.blobs().put(config).await?;

@@ -60,9 +60,19 @@ pub enum GraphError {
         /// What is wrong.
         error: Box<GraphError>,
     },
+    /// A limit under which nothing of its group would ever start.
+    #[error(
+        "{which} of the group `{group}` is 0, so that none of its tasks can start; set at least 1, or leave it out"
+    )]
+    Limit {
+        /// The group.
+        group: String,
+        /// `max_parallel` or `starts`.
+        which: &'static str,
+    },
     /// A patch that does not fit the graph as it is.
     #[error("the patch was rejected: {0}")]
-    Patch(String),
+    Patch(PatchFault),
     /// A graph that cannot be read.
     #[error("the graph cannot be read: {0}")]
     Parse(String),
@@ -152,7 +162,8 @@ impl GraphError {
             Self::EdgeType(_) => "graph.edge_type",
             Self::UnknownField { .. } => "graph.unknown_field",
             Self::At { error, .. } => error.code(),
-            Self::Patch(_) => "patch.rejected",
+            Self::Limit { .. } => "run.limit",
+            Self::Patch(p) => p.code(),
             Self::Parse(_) => "graph.parse",
             Self::UnknownRun(_) => "run.unknown",
             Self::RunExists(_) => "run.exists",
@@ -187,6 +198,66 @@ impl From<GraphError> for Failure {
             _ => FailureClass::Input,
         };
         Self::new(e.code(), class, e.to_string())
+    }
+}
+
+/// Why a patch does not fit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatchFault {
+    /// The graph has moved on: look at it again and make another patch.
+    #[error("it expects revision {expected}, the graph is at {is}")]
+    Stale {
+        /// What its author saw.
+        expected: u64,
+        /// What is.
+        is: u64,
+    },
+    /// It names a task twice.
+    #[error("it names `{0}` twice")]
+    Twice(TaskId),
+    /// It changes a task that the run does not have.
+    #[error("it {verb} `{task}`, which does not exist")]
+    Unknown {
+        /// `replaces`, `rewires`, `cancels` or `removes`.
+        verb: &'static str,
+        /// The task.
+        task: TaskId,
+    },
+    /// It changes a task that is too far on for that.
+    #[error("it {verb} `{task}`, which is {state}")]
+    Begun {
+        /// `replaces`, `rewires`, `cancels` or `removes`.
+        verb: &'static str,
+        /// The task.
+        task: TaskId,
+        /// How the task stands.
+        state: &'static str,
+    },
+    /// It changes a task of a map or of a sub-graph by itself.
+    #[error("it {verb} `{task}`, which stands inside another task")]
+    Inside {
+        /// `replaces`, `rewires` or `removes`.
+        verb: &'static str,
+        /// The task.
+        task: TaskId,
+    },
+    /// What would come of it is no graph.
+    #[error(transparent)]
+    Graph(Box<GraphError>),
+}
+
+impl PatchFault {
+    /// Stable, for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "patch.stale",
+            Self::Twice(_) => "patch.twice",
+            Self::Unknown { .. } => "patch.unknown_task",
+            Self::Begun { .. } => "patch.begun",
+            Self::Inside { .. } => "patch.inside",
+            Self::Graph(e) => e.code(),
+        }
     }
 }
 

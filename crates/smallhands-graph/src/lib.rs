@@ -69,7 +69,7 @@ pub use condition::Conditions;
 pub use control::{Events, Prune};
 pub use draw::{Picture, Style, dot, mermaid, terminal};
 pub use engine::{Engine, NewRun, ResumeFailed, RunHandle, RunResult, Update, Updates};
-pub use error::{EdgeFault, GraphError, TaskFault};
+pub use error::{EdgeFault, GraphError, PatchFault, TaskFault};
 pub use event::Event;
 pub use graph::{GraphPatch, Rewire, TaskGraph, TaskGraphBuilder};
 pub use memory::{MemoryBlobs, MemoryStore};

@@ -156,7 +156,8 @@ impl Driver {
                 };
                 let p: GraphPatch =
                     serde_json::from_value(v).map_err(|e| rejected(e.to_string()))?;
-                self.plan.state.check_patch(&p).map_err(rejected)?;
+                let fits = self.plan.state.check_patch(&p);
+                fits.map_err(|why| rejected(why.to_string()))?;
                 Ok(Some(p))
             }
         });

@@ -1,7 +1,7 @@
 //! Changes of the graph while it runs.
 
 use super::{Ix, NodeState, RunState, nodes::Flow};
-use crate::{GraphPatch, Rewire, check};
+use crate::{GraphError, GraphPatch, PatchFault, Rewire, check};
 use smallhands_core::{PriorStep, TaskId, TaskSpec};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -144,17 +144,15 @@ impl RunState {
     // ---- whether it may be
 
     /// Whether a patch fits the graph as it is.
-    pub(crate) fn check_patch(&self, p: &GraphPatch) -> Result<(), String> {
-        if let Some(r) = p.expected_revision
-            && r != self.revision
-        {
-            let is = self.revision;
-            return Err(format!("it expects revision {r}, the graph is at {is}"));
+    pub(crate) fn check_patch(&self, p: &GraphPatch) -> Result<(), PatchFault> {
+        let is = self.revision;
+        if let Some(expected) = p.expected_revision.filter(|r| *r != is) {
+            return Err(PatchFault::Stale { expected, is });
         }
         self.check_targets(p)?;
         if p.replace.is_empty() && p.rewire.is_empty() && p.remove.is_empty() {
             let known = |id: &TaskId| self.nodes.get(id).map(|n| n.spec.clone());
-            return check::check(&p.add, &known).map_err(|e| e.to_string());
+            return check::check(&p.add, &known).map_err(invalid);
         }
         // An edge may now lead anywhere, so that the whole is looked at.
         let all = self.nodes.iter().map(|(id, n)| (id, n.spec.clone()));
@@ -168,10 +166,10 @@ impl RunState {
         }
         specs.extend(p.replace.iter().map(|s| (&s.id, s.clone())));
         let changed: Vec<_> = specs.into_values().chain(p.add.iter().cloned()).collect();
-        check::check_whole(&changed).map_err(|e| e.to_string())
+        check::check_whole(&changed).map_err(invalid)
     }
 
-    fn check_targets(&self, p: &GraphPatch) -> Result<(), String> {
+    fn check_targets(&self, p: &GraphPatch) -> Result<(), PatchFault> {
         let mut seen = BTreeSet::new();
         let replaced = p.replace.iter().map(|s| ("replaces", &s.id));
         let rewired = p.rewire.iter().map(|r| ("rewires", &r.task));
@@ -179,10 +177,11 @@ impl RunState {
         let removed = p.remove.iter().map(|t| ("removes", t));
         for (verb, id) in replaced.chain(rewired).chain(cancelled).chain(removed) {
             if !seen.insert(id) {
-                return Err(format!("it names `{id}` twice"));
+                return Err(PatchFault::Twice(id.clone()));
             }
+            let task = id.clone();
             let Some(n) = self.nodes.get(id) else {
-                return Err(format!("it {verb} `{id}`, which does not exist"));
+                return Err(PatchFault::Unknown { verb, task });
             };
             let open = match (verb, &n.state) {
                 (_, s) if s.is_settled() => false,
@@ -192,16 +191,19 @@ impl RunState {
                 (_, s) => !matches!(s, NodeState::Running { .. } | NodeState::Suspended),
             };
             if !open {
-                return Err(format!("it {verb} `{id}`, which is {}", n.state.as_str()));
+                let state = n.state.as_str();
+                return Err(PatchFault::Begun { verb, task, state });
             }
             if verb != "cancels" && n.flow.parent.is_some() {
-                return Err(format!(
-                    "it {verb} `{id}`, which stands inside another task"
-                ));
+                return Err(PatchFault::Inside { verb, task });
             }
         }
         Ok(())
     }
+}
+
+fn invalid(e: GraphError) -> PatchFault {
+    PatchFault::Graph(Box::new(e))
 }
 
 /// Steps that nobody may repeat stay known, whatever takes the task's place.

@@ -68,6 +68,31 @@ async fn a_group_is_never_above_its_limit() {
     }
 }
 
+#[tokio::test]
+async fn a_limit_of_nothing_is_refused() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let e = engine(&store, [echo()]);
+        let of = async |limit| {
+            let mut new = NewRun::new("r", graph([TaskSpec::new("a", "echo").group("g")]));
+            new.limits.insert("g".into(), limit);
+            e.start(new).await.unwrap_err()
+        };
+        let second = Duration::from_secs(1);
+        for (limit, which) in [
+            (GroupLimit::parallel(0), "max_parallel"),
+            (GroupLimit::rate(0, second), "starts"),
+        ] {
+            let e = of(limit).await;
+            assert_eq!(e.code(), "run.limit");
+            let want = format!("{which} of the group `g` is 0");
+            assert!(e.to_string().starts_with(&want), "{e}");
+        }
+        // Nothing is left of it.
+        assert_eq!(e.runs(|_| true).await.unwrap(), []);
+    }
+}
+
 fn map(n: u32, max: Option<u32>) -> Vec<TaskSpec> {
     let list: Vec<_> = (0..n).collect();
     let mut m = TaskSpec::new("m", "in").needs("list").group("g");

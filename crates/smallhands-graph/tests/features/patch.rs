@@ -133,48 +133,98 @@ async fn each_patch_that_does_not_fit_is_rejected_with_its_reason() {
             ..none()
         };
         let cases = [
-            (stale, "it expects revision 7, the graph is at 1"),
-            (add(t("a", "note")), "two tasks have the id `a`"),
-            (add(t("h/x", "note")), "two tasks have the id `h/x`"),
+            (
+                stale,
+                "patch.stale",
+                "it expects revision 7, the graph is at 1",
+            ),
+            (
+                add(t("a", "note")),
+                "graph.duplicate",
+                "two tasks have the id `a`",
+            ),
+            (
+                add(t("h/x", "note")),
+                "graph.duplicate",
+                "two tasks have the id `h/x`",
+            ),
             (
                 add(t("n", "note").needs("zz")),
+                "graph.unknown_need",
                 "needs `zz`, which does not exist",
             ),
-            (add(t("n[1]", "note")), "its id contains `[`"),
-            (add(t("n", "")), "names no worker"),
+            (
+                add(t("n[1]", "note")),
+                "graph.invalid",
+                "its id contains `[`",
+            ),
+            (add(t("n", "")), "graph.invalid", "names no worker"),
             (
                 replace(t("zz", "note")),
+                "patch.unknown_task",
                 "it replaces `zz`, which does not exist",
             ),
             (
                 replace(t("early", "note")),
+                "patch.begun",
                 "it replaces `early`, which is done",
             ),
             (
                 replace(t("h", "note")),
+                "patch.begun",
                 "it replaces `h`, which is expanded",
             ),
             (
                 replace(t("h/x", "note")),
+                "patch.inside",
                 "it replaces `h/x`, which stands inside another task",
             ),
-            (replace(t("a", "note").needs("b")), "the tasks form a cycle"),
+            (
+                replace(t("a", "note").needs("b")),
+                "graph.cycle",
+                "the tasks form a cycle",
+            ),
             (
                 rewired(rewire("gate", &["early"])),
+                "patch.begun",
                 "it rewires `gate`, which is running",
             ),
-            (rewired(rewire("a", &["b"])), "the tasks form a cycle"),
-            (rewired(rewire("a", &["zz"])), "which does not exist"),
-            (cancel(&["early"]), "it cancels `early`, which is done"),
-            (cancel(&["a", "a"]), "it names `a` twice"),
-            (cancel(&["zz"]), "it cancels `zz`, which does not exist"),
-            (remove("a"), "needs `a`, which does not exist"),
-            (remove("gate"), "it removes `gate`, which is running"),
-            (remove("m[1]"), "it removes `m[1]`"),
+            (
+                rewired(rewire("a", &["b"])),
+                "graph.cycle",
+                "the tasks form a cycle",
+            ),
+            (
+                rewired(rewire("a", &["zz"])),
+                "graph.unknown_need",
+                "which does not exist",
+            ),
+            (
+                cancel(&["early"]),
+                "patch.begun",
+                "it cancels `early`, which is done",
+            ),
+            (cancel(&["a", "a"]), "patch.twice", "it names `a` twice"),
+            (
+                cancel(&["zz"]),
+                "patch.unknown_task",
+                "it cancels `zz`, which does not exist",
+            ),
+            (
+                remove("a"),
+                "graph.unknown_need",
+                "needs `a`, which does not exist",
+            ),
+            (
+                remove("gate"),
+                "patch.begun",
+                "it removes `gate`, which is running",
+            ),
+            (remove("m[1]"), "patch.begun", "it removes `m[1]`"),
         ];
-        for (patch, reason) in cases {
+        for (patch, code, reason) in cases {
             let e = h.patch(patch).await.unwrap_err();
-            assert_eq!(e.code(), "patch.rejected");
+            assert_eq!(e.code(), code);
             assert!(e.to_string().contains(reason), "{e} / {reason}");
         }
         assert_eq!(e.load(&"r".into()).await.unwrap().revision, 1);
