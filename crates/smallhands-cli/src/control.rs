@@ -8,15 +8,13 @@ use crate::{
 };
 use serde_json::{Value, json};
 use smallhands::{
-    core::{Ambient, Clock, Failure, FailureClass, RunId},
+    core::{Ambient, Failure, FailureClass, RunId},
     exec::InProcess,
-    graph::{
-        Engine, Event, GraphError, Record, RunHead, RunState, RunStatus, StateStore, SystemClock,
-    },
+    graph::{Engine, GraphError, StateStore, SystemClock},
     obs::SecretGuard,
     standard,
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// An engine that runs nothing.
 pub(crate) fn engine(store: &Arc<dyn StateStore>) -> Engine {
@@ -161,43 +159,10 @@ pub(crate) async fn rerun(dirs: &Dirs, out: Out, a: &RerunArgs) -> Result<u8, Cl
     ))
 }
 
-/// `smallhands cancel`: the two records that a driver would write.
+/// `smallhands cancel`.
 pub(crate) async fn cancel(dirs: &Dirs, out: Out, run: &str) -> Result<u8, CliError> {
-    let store = standard::store(&dirs.state)?;
-    let e = engine(&store);
     let run = RunId::from(run);
-    // Before a lease makes an entry for a run that does not exist.
-    e.info(&run).await?;
-    let lease = store.lease(&run, &owner(), Duration::from_secs(15)).await?;
-    let ended = async {
-        let head = e.info(&run).await?.head;
-        let state = RunState::load(&*store, &run).await?;
-        if state.status.is_final() {
-            let status = state.status.to_string();
-            return Err(GraphError::Ended {
-                run: run.clone(),
-                status,
-            });
-        }
-        let status = RunStatus::Cancelled;
-        let now = SystemClock.now();
-        let events = [Event::CancelRequested, Event::Stopped { status }];
-        let records = events.map(|e| Record::of(Arc::new(e), now)).to_vec();
-        let head = RunHead {
-            status: status.to_string(),
-            updated: now,
-            wake_at: None,
-            ..head
-        };
-        let level = state.durability;
-        store
-            .append(&lease, state.seq, records, Some(head), level)
-            .await?;
-        Ok(())
-    };
-    let cancelled = ended.await;
-    store.release(&lease).await?;
-    cancelled?;
+    open(dirs)?.cancel(&run).await?;
     Ok(done(
         out,
         &format!("{run} is cancelled"),

@@ -35,6 +35,24 @@ impl Engine {
                 ask: ask.to_string(),
             });
         };
+    /// Cancels a run that nobody drives, for good; of one that is driven, see
+    /// [`RunHandle::cancel`](crate::RunHandle::cancel).
+    ///
+    /// # Errors
+    /// No such run; it is over; somebody drives it; the store failed.
+    pub async fn cancel(&self, run: &RunId) -> Result<(), GraphError> {
+        let state = self.load(run).await?;
+        if state.status.is_final() {
+            return Err(GraphError::Ended {
+                run: run.clone(),
+                status: state.status.to_string(),
+            });
+        }
+        let status = RunStatus::Cancelled;
+        let events = vec![Event::CancelRequested, Event::Stopped { status }];
+        self.add(run, state, events).await
+    }
+
         answer_fits(question, &value).map_err(|reason| GraphError::Answer {
             task: task.clone(),
             ask: ask.to_string(),

@@ -258,7 +258,9 @@ impl RunState {
             settled: self.settled as u64,
             tasks: self.nodes.len() as u64,
             spent: self.spent,
-            wake_at: self.deadlines().map(|(_, _, at)| at).min(),
+            // Nobody has to wake what is over.
+            wake_at: (self.deadlines().map(|(_, _, at)| at).min())
+                .filter(|_| !self.status.is_final()),
         }
     }
 }

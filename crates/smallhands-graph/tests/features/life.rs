@@ -6,7 +6,8 @@ use crate::kit::{
 };
 use serde_json::{Value, json};
 use smallhands_core::{
-    Clock, Effect, Halt, OnFailure, Retry, Step, TaskContext, TaskSpec, Worker, worker,
+    Clock, Effect, Halt, OnFailure, Question, Retry, Step, TaskContext, TaskSpec, Timestamp,
+    Worker, worker,
 };
 use smallhands_graph::{Event, NewRun, Prune, ResumeFailed, RunStatus};
 use std::{sync::Arc, time::Duration};
@@ -124,6 +125,35 @@ async fn a_run_is_driven_by_one_at_a_time() {
         h.wait().await.unwrap();
         let new = NewRun::new("r", graph([t("a", "wait")]));
         assert_eq!(e.start(new).await.unwrap_err().code(), "run.exists");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_drives_is_cancelled_for_good() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let l = Ledger::default();
+        let asks = worker("asks", |_: Value, cx: TaskContext| async move {
+            let q = Question::new("?").deadline(Timestamp(u64::MAX / 4));
+            cx.ask("q", q).await
+        });
+        let e = engine(&store, [wait(&l), asks]);
+        let run = "r".into();
+        assert_eq!(e.cancel(&run).await.unwrap_err().code(), "run.unknown");
+        assert_eq!(e.runs(|_| true).await.unwrap(), []);
+        let h = start(&e, [t("a", "wait"), t("b", "asks")]).await;
+        until(&e, "r", |e| matches!(e, Event::Ended { .. })).await;
+        assert_eq!(e.cancel(&run).await.unwrap_err().code(), "store.held");
+        h.stop();
+        h.wait().await.unwrap();
+        assert!(e.info(&run).await.unwrap().head.wake_at.is_some());
+        e.cancel(&run).await.unwrap();
+        assert_eq!(e.load(&run).await.unwrap().status, RunStatus::Cancelled);
+        let head = e.info(&run).await.unwrap().head;
+        assert_eq!((&*head.status, head.wake_at), ("cancelled", None));
+        assert_eq!(e.cancel(&run).await.unwrap_err().code(), "run.ended");
+        let resumed = e.resume(&run, ResumeFailed::No).await;
+        assert_eq!(resumed.unwrap_err().code(), "run.ended");
     }
 }
 
