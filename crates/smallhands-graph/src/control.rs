@@ -24,17 +24,17 @@ impl Engine {
         value: Value,
     ) -> Result<(), GraphError> {
         let state = self.load(run).await?;
-        let node = state.nodes.get(task);
-        let Some(question) = node.and_then(|n| n.questions.get(ask)) else {
-            if node.and_then(|n| n.answers.get(ask)) == Some(&value) {
-                return Ok(());
-            }
-            return Err(GraphError::UnknownQuestion {
-                run: run.clone(),
-                task: task.clone(),
-                ask: ask.to_string(),
-            });
+        if !is_new_answer(&state, run, task, ask, &value)? {
+            return Ok(());
+        }
+        let event = Event::Answered {
+            task: task.clone(),
+            id: ask.clone(),
+            answer: value,
         };
+        self.add(run, state, vec![event]).await
+    }
+
     /// Cancels a run that nobody drives, for good; of one that is driven, see
     /// [`RunHandle::cancel`](crate::RunHandle::cancel).
     ///
@@ -51,19 +51,6 @@ impl Engine {
         let status = RunStatus::Cancelled;
         let events = vec![Event::CancelRequested, Event::Stopped { status }];
         self.add(run, state, events).await
-    }
-
-        answer_fits(question, &value).map_err(|reason| GraphError::Answer {
-            task: task.clone(),
-            ask: ask.to_string(),
-            reason,
-        })?;
-        let event = Event::Answered {
-            task: task.clone(),
-            id: ask.clone(),
-            answer: value,
-        };
-        self.add(run, state, vec![event]).await
     }
 
     /// Says of a step whose outcome nobody knows (`outcome.unknown`) what became of it, and lets
@@ -312,6 +299,33 @@ impl Engine {
         self.store.release(&lease).await?;
         appended?;
         Ok(())
+    }
+}
+
+/// Whether an answer can be taken and has not been: one that came twice is as good as one.
+pub(crate) fn is_new_answer(
+    state: &RunState,
+    run: &RunId,
+    task: &TaskId,
+    ask: &AskId,
+    value: &Value,
+) -> Result<bool, GraphError> {
+    let node = state.nodes.get(task);
+    match node.and_then(|n| n.questions.get(ask)) {
+        None if node.and_then(|n| n.answers.get(ask)) == Some(value) => Ok(false),
+        None => Err(GraphError::UnknownQuestion {
+            run: run.clone(),
+            task: task.clone(),
+            ask: ask.to_string(),
+        }),
+        Some(q) => match answer_fits(q, value) {
+            Ok(()) => Ok(true),
+            Err(reason) => Err(GraphError::Answer {
+                task: task.clone(),
+                ask: ask.to_string(),
+                reason,
+            }),
+        },
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{After, Driver, Tick};
 use crate::{
     Event, GraphError, GraphPatch,
+    control::is_new_answer,
     host::Reply,
-    schema::answer_fits,
     state::{Ix, NodeState},
 };
 use serde_json::Value;
@@ -89,38 +89,18 @@ impl Driver {
     }
 
     pub(super) fn answer(&mut self, task: TaskId, ask: AskId, value: Value, reply: Reply<()>) {
-        let node = self.plan.state.nodes.get(&task);
-        let verdict = match node.and_then(|n| n.questions.get(&ask)) {
-            None => {
-                // An answer that came twice is as good as one.
-                let before = node.and_then(|n| n.answers.get(&ask));
-                match before == Some(&value) {
-                    true => {
-                        self.after.push(After::Answered(reply));
-                        return;
-                    }
-                    false => Err(GraphError::UnknownQuestion {
-                        run: self.plan.lease.run.clone(),
-                        task: task.clone(),
-                        ask: ask.to_string(),
-                    }),
-                }
-            }
-            Some(q) => answer_fits(q, &value).map_err(|reason| GraphError::Answer {
-                task: task.clone(),
-                ask: ask.to_string(),
-                reason,
-            }),
-        };
-        match verdict {
+        let run = &self.plan.lease.run;
+        match is_new_answer(&self.plan.state, run, &task, &ask, &value) {
             // Whoever asked may be gone.
             Err(e) => drop(reply.send(Err(e))),
-            Ok(()) => {
-                self.log(Event::Answered {
-                    task,
-                    id: ask,
-                    answer: value,
-                });
+            Ok(new) => {
+                if new {
+                    self.log(Event::Answered {
+                        task,
+                        id: ask,
+                        answer: value,
+                    });
+                }
                 self.after.push(After::Answered(reply));
             }
         }

@@ -1,6 +1,9 @@
 //! What may be done again when a task is retried or revived, and what may not.
 
-use crate::kit::{engine, memory, run};
+use crate::{
+    kit::{engine, memory},
+    run,
+};
 use serde_json::{Value, json};
 use smallhands_core::{
     Effect, Failure, FailureClass, Halt, OnFailure, Question, Retry, Step, TaskContext, TaskOutput,

@@ -1,4 +1,7 @@
-use crate::kit::{engine, graph, memory, run, sqlite};
+use crate::{
+    kit::{engine, graph, memory, sqlite},
+    run,
+};
 use smallhands_core::{BlobStore, TaskContext, TaskSpec, Timestamp, worker};
 use smallhands_graph::{
     DirBlobs, Durability, Event, GraphError, NewRun, Record, ResumeFailed, RunState, StoreError,

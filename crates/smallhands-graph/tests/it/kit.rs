@@ -1,8 +1,7 @@
 use smallhands_core::{Ambient, NoGuard, NoSecrets, TaskSpec, Worker};
 use smallhands_exec::InProcess;
 use smallhands_graph::{
-    DirBlobs, Engine, MemoryStore, NewRun, RunResult, SqliteStore, StateStore, SystemClock,
-    TaskGraph,
+    DirBlobs, Engine, MemoryStore, SqliteStore, StateStore, SystemClock, TaskGraph,
 };
 use std::{path::Path, sync::Arc};
 
@@ -31,9 +30,4 @@ pub(crate) fn engine(
 
 pub(crate) fn graph(tasks: impl IntoIterator<Item = TaskSpec>) -> TaskGraph {
     TaskGraph::from_tasks(tasks).unwrap()
-}
-
-pub(crate) async fn run(engine: &Engine, tasks: impl IntoIterator<Item = TaskSpec>) -> RunResult {
-    let handle = engine.start(NewRun::new("r", graph(tasks))).await.unwrap();
-    handle.wait().await.unwrap()
 }

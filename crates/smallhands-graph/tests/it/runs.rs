@@ -1,4 +1,7 @@
-use crate::kit::{engine, graph, memory, run, sqlite};
+use crate::{
+    kit::{engine, graph, memory, sqlite},
+    run,
+};
 use serde_json::{Value, json};
 use smallhands_core::{
     Budget, Condition, Effect, Failure, FailureClass, Halt, OnFailure, Question, Retry, Step,
