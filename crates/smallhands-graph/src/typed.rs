@@ -1,11 +1,11 @@
 //! Graphs whose edges the compiler checks.
 
-use crate::{GraphError, RunState, TaskFault, TaskGraph};
+use crate::{GraphError, RunState, TaskFault, TaskGraph, state::inside};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use smallhands_core::{TaskId, TaskSpec, WorkerName};
-use std::{fmt, marker::PhantomData};
+use smallhands_core::{SubGraph, TaskId, TaskSpec, WorkerName};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 /// Builds a [`TaskGraph`] from tasks whose inputs and outputs have types. What comes out is plain
 /// data with the schemas of these types: it is stored, sent and loaded as any other graph.
@@ -74,7 +74,7 @@ use std::{fmt, marker::PhantomData};
 pub struct TypedGraph {
     tasks: Vec<TaskSpec>,
     /// The first that was met; told when the graph is built.
-    error: Option<GraphError>,
+    error: Option<(TaskId, TaskFault)>,
 }
 
 /// A task of a [`TypedGraph`], its input and its output.
@@ -134,6 +134,16 @@ fn schema<T: JsonSchema>() -> Value {
         .to_value()
 }
 
+/// By this name a task of a sub-graph binds from the input of the whole.
+const HOLDER: &str = "";
+
+fn taken(t: TaskSpec, field: &str, from: &TaskId, pointer: &str) -> TaskSpec {
+    let mut t = t.bind(field, from.clone(), pointer);
+    // That input is there before any of them, and is no task.
+    t.needs.retain(|n| n.as_str() != HOLDER);
+    t
+}
+
 impl TypedGraph {
     /// A graph without tasks.
     pub fn new() -> Self {
@@ -166,10 +176,57 @@ impl TypedGraph {
         }
     }
 
+    /// Adds a task that stands for a graph of its own. `build` adds its tasks, which take from the
+    /// input of the whole as from the output of a task, and says whose output is that of the whole.
+    ///
+    /// ```
+    /// use smallhands_graph::TypedGraph;
+    /// # #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    /// # struct Page { body: String }
+    /// let mut g = TypedGraph::new();
+    /// let read = g.sub_graph::<String, u64, _>("read", |g, url| {
+    ///     let fetch = g.node::<String, Page>("fetch", "http");
+    ///     let count = g.node::<String, u64>("count", "words");
+    ///     g.connect(url, &fetch);
+    ///     g.field(&count, "", &fetch, "/body");
+    ///     count
+    /// });
+    /// g.input(&read, &"https://example.org".into());
+    /// assert_eq!(g.build()?.len(), 1);
+    /// # Ok::<(), smallhands_graph::GraphError>(())
+    /// ```
+    pub fn sub_graph<In, Out, Last>(
+        &mut self,
+        id: impl Into<TaskId>,
+        build: impl FnOnce(&mut Self, &TypedNode<(), In>) -> TypedNode<Last, Out>,
+    ) -> TypedNode<In, Out>
+    where
+        In: Serialize + JsonSchema,
+        Out: DeserializeOwned + JsonSchema,
+    {
+        let mut graph = Self::new();
+        let last = build(&mut graph, &TypedNode::new(HOLDER.into(), usize::MAX));
+        // It has to be one of these.
+        graph.spec(&last, |t| t);
+        let node = self.node(id, "");
+        if let Some((task, fault)) = graph.error {
+            self.fail(&inside(&node.id, &task), fault);
+        }
+        let inner = SubGraph {
+            tasks: graph.tasks.into_iter().map(Arc::new).collect(),
+            output: Some(last.id),
+        };
+        self.spec(&node, |t| TaskSpec {
+            graph: Some(Box::new(inner)),
+            ..t
+        });
+        node
+    }
+
     /// The output of one task is the input of another, and takes the place of a constant one.
     pub fn connect<A, B, C>(&mut self, from: &TypedNode<A, B>, to: &TypedNode<B, C>) {
         self.spec(to, |t| {
-            let mut t = t.bind("", from.id.clone(), "");
+            let mut t = taken(t, "", &from.id, "");
             // Parts are laid over the whole, so that the whole comes first.
             t.bind.rotate_right(1);
             t
@@ -184,7 +241,7 @@ impl TypedGraph {
         from: &TypedNode<A, B>,
         pointer: &str,
     ) {
-        self.spec(to, |t| t.bind(field, from.id.clone(), pointer));
+        self.spec(to, |t| taken(t, field, &from.id, pointer));
     }
 
     /// Runs a task once for each element of a list; what it then gives is the list of outputs.
@@ -234,14 +291,12 @@ impl TypedGraph {
     /// A node of another graph; else as [`TaskGraphBuilder::build`](crate::TaskGraphBuilder::build).
     pub fn build(self) -> Result<TaskGraph, GraphError> {
         match self.error {
-            Some(e) => Err(e),
+            Some((task, fault)) => Err(GraphError::Invalid { task, fault }),
             None => TaskGraph::from_tasks(self.tasks),
         }
     }
 
     fn fail(&mut self, task: &TaskId, fault: TaskFault) {
-        let task = task.clone();
-        self.error
-            .get_or_insert(GraphError::Invalid { task, fault });
+        self.error.get_or_insert_with(|| (task.clone(), fault));
     }
 }

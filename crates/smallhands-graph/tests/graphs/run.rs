@@ -79,6 +79,32 @@ async fn outputs_come_back_as_their_types() {
 }
 
 #[tokio::test]
+async fn a_graph_in_a_graph_takes_and_gives_its_types() {
+    let mut g = TypedGraph::new();
+    let fetch = g.node::<u64, Page>("fetch", "fetch");
+    g.input(&fetch, &3);
+    let sum = g.sub_graph::<Page, u64, _>("sum", |g, page| {
+        let each = g.sub_graph::<Vec<u64>, Page, _>("first", |g, links| {
+            let one = g.node::<u64, Page>("one", "fetch");
+            g.field(&one, "", links, "/1");
+            one
+        });
+        g.field(&each, "", page, "/links");
+        let length = g.node::<Page, u64>("length", "length");
+        g.connect(&each, &length);
+        length
+    });
+    g.connect(&fetch, &sum);
+    let again = g.node::<u64, Page>("again", "fetch");
+    g.connect(&sum, &again);
+    let done = run(g.build().unwrap()).await;
+    assert_eq!(done.status, RunStatus::Succeeded);
+    assert_eq!(sum.out(&done.state).unwrap().unwrap(), 6);
+    assert_eq!(again.out(&done.state).unwrap().unwrap().body, "page 6");
+    assert_eq!(done.state.value("sum/first/one").unwrap()["body"], "page 2");
+}
+
+#[tokio::test]
 async fn an_input_that_only_the_run_knows_is_checked_when_it_is_known() {
     let mut g = TypedGraph::new();
     let fetch = g.node::<u64, Page>("fetch", "fetch");

@@ -120,6 +120,32 @@ fn nodes_of_another_graph_are_refused() {
 }
 
 #[test]
+fn a_graph_in_a_graph_gives_what_one_of_its_own_tasks_gives() {
+    let mut g = TypedGraph::new();
+    let outer = g.node::<Url, Page>("outer", "http");
+    g.input(&outer, &Url { url: "u".into() });
+    let stranger = outer.clone();
+    let inner = g.sub_graph::<Page, Page, _>("inner", |_, _| stranger);
+    g.connect(&outer, &inner);
+    let e = g.build().unwrap_err().to_string();
+    assert_eq!(e, "task `inner/outer`: it is not a task of this graph");
+
+    let mut g = TypedGraph::new();
+    let inner = g.sub_graph::<Url, u64, _>("inner", |g, url| {
+        let parse = g.node::<Text, u64>("parse", "words");
+        g.field(&parse, "strict", url, "/url");
+        g.spec(&parse, |t| t.input(json!({"text": "t"})));
+        parse
+    });
+    g.input(&inner, &Url { url: "u".into() });
+    let e = g.build().unwrap_err().to_string();
+    assert!(
+        e.starts_with("task `inner/parse`: its field `strict` takes `/url` of `inner`"),
+        "{e}"
+    );
+}
+
+#[test]
 fn outputs_are_read_as_their_type() {
     let mut g = TypedGraph::new();
     let a = g.node::<(), Vec<Url>>("a", "w");
