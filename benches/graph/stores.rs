@@ -1,6 +1,7 @@
 use smallhands_core::{BlobStore, RunId, async_trait};
 use smallhands_graph::{
     Durability, Lease, MemoryBlobs, Record, RunHead, RunInfo, StateStore, StoreError, Stored,
+    store_around,
 };
 use std::{
     mem,
@@ -27,17 +28,7 @@ impl Counted {
     }
 }
 
-#[async_trait]
-impl StateStore for Counted {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
-        self.inner.lease(run, owner, ttl).await
-    }
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
-        self.inner.renew(lease, ttl).await
-    }
+store_around!(Counted, inner, {
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         self.inner.release(lease).await
     }
@@ -55,31 +46,7 @@ impl StateStore for Counted {
             .push(records.len());
         self.inner.append(lease, after, records, head, level).await
     }
-    async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        self.inner.read(run, after, limit).await
-    }
-    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
-        self.inner.runs(from, limit).await
-    }
-    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError> {
-        self.inner.changed(run, after, patience).await
-    }
-    async fn fork(
-        &self,
-        from: &RunId,
-        at: u64,
-        to: &RunId,
-        head: RunHead,
-    ) -> Result<(), StoreError> {
-        self.inner.fork(from, at, to, head).await
-    }
-    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.inner.delete(lease).await
-    }
-    fn blobs(&self) -> Arc<dyn BlobStore> {
-        self.inner.blobs()
-    }
-}
+});
 
 /// Keeps nothing: what is left is the engine.
 #[derive(Debug)]

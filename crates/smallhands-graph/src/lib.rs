@@ -84,3 +84,7 @@ pub use store::{Durability, Lease, RunHead, RunInfo, StateStore, StoreError, Sto
 pub use time::SystemClock;
 #[cfg(feature = "schema")]
 pub use typed::{TypedGraph, TypedNode};
+
+/// For [`store_around`].
+#[doc(hidden)]
+pub use smallhands_core as __core;

@@ -222,3 +222,52 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// The blobs of all its runs.
     fn blobs(&self) -> Arc<dyn BlobStore>;
 }
+
+/// Makes a type a [`StateStore`] that does as the one in its field `$inner`, but for what is
+/// written out: how it appends and how it gives a lease back. The types of the trait are in scope
+/// there.
+#[macro_export]
+macro_rules! store_around {
+    ($type:ty, $inner:tt, { $($own:tt)* }) => {
+        const _: () = {
+            use $crate::__core::{BlobStore, RunId, async_trait};
+            use $crate::{
+                Durability, Lease, Record, RunHead, RunInfo, StateStore, StoreError, Stored,
+            };
+            use ::std::{sync::Arc, time::Duration};
+            type Done<T> = ::std::result::Result<T, StoreError>;
+
+            #[async_trait]
+            impl StateStore for $type {
+                $($own)*
+                fn name(&self) -> &str {
+                    self.$inner.name()
+                }
+                async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Done<Lease> {
+                    self.$inner.lease(run, owner, ttl).await
+                }
+                async fn renew(&self, lease: &Lease, ttl: Duration) -> Done<()> {
+                    self.$inner.renew(lease, ttl).await
+                }
+                async fn read(&self, run: &RunId, after: u64, limit: usize) -> Done<Vec<Stored>> {
+                    self.$inner.read(run, after, limit).await
+                }
+                async fn runs(&self, from: Option<RunId>, limit: usize) -> Done<Vec<RunInfo>> {
+                    self.$inner.runs(from, limit).await
+                }
+                async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Done<()> {
+                    self.$inner.changed(run, after, patience).await
+                }
+                async fn fork(&self, from: &RunId, at: u64, to: &RunId, head: RunHead) -> Done<()> {
+                    self.$inner.fork(from, at, to, head).await
+                }
+                async fn delete(&self, lease: &Lease) -> Done<()> {
+                    self.$inner.delete(lease).await
+                }
+                fn blobs(&self) -> Arc<dyn BlobStore> {
+                    self.$inner.blobs()
+                }
+            }
+        };
+    };
+}

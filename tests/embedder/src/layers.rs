@@ -6,13 +6,10 @@ use smallhands::{
     Sink,
     agents::{Delivered, Delivery, Memory},
     core::{
-        BlobRef, BlobStore, BoxFuture, CallCx, Clock, Effect, Failure, FailureClass, Guardrail,
-        RunId, SecretName, Secrets, Subject, Timestamp, Usage, Verdict, async_trait,
+        BlobRef, BoxFuture, CallCx, Clock, Effect, Failure, FailureClass, Guardrail, RunId,
+        SecretName, Secrets, Subject, Timestamp, Usage, Verdict, async_trait,
     },
-    graph::{
-        Durability, Lease, MemoryStore, Record, RunHead, RunInfo, StateStore, StoreError, Stored,
-        SystemClock, Update,
-    },
+    graph::{MemoryStore, SystemClock, Update, store_around},
     llm::{ChatModel, ChatRequest, ChatResponse, Choice, Finish, LlmError, ModelInfo},
     memory::{Chunk, ChunkKind, CodeQuery, Hit, MemoryError, Retriever},
     sandbox::Sandbox,
@@ -167,17 +164,7 @@ impl CountingStore {
     }
 }
 
-#[async_trait]
-impl StateStore for CountingStore {
-    fn name(&self) -> &str {
-        "counting"
-    }
-    async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
-        self.0.lease(run, owner, ttl).await
-    }
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
-        self.0.renew(lease, ttl).await
-    }
+store_around!(CountingStore, 0, {
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         self.0.release(lease).await
     }
@@ -192,31 +179,7 @@ impl StateStore for CountingStore {
         self.1.add("store");
         self.0.append(lease, after, records, head, level).await
     }
-    async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        self.0.read(run, after, limit).await
-    }
-    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
-        self.0.runs(from, limit).await
-    }
-    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError> {
-        self.0.changed(run, after, patience).await
-    }
-    async fn fork(
-        &self,
-        from: &RunId,
-        at: u64,
-        to: &RunId,
-        head: RunHead,
-    ) -> Result<(), StoreError> {
-        self.0.fork(from, at, to, head).await
-    }
-    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.0.delete(lease).await
-    }
-    fn blobs(&self) -> Arc<dyn BlobStore> {
-        self.0.blobs()
-    }
-}
+});
 
 /// Denies every tool call by the name of `push`.
 #[derive(Debug)]

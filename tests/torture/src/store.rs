@@ -4,17 +4,15 @@ use crate::{
     fault::{Broken, Point, die},
     stuck,
 };
-use smallhands_core::{BlobStore, RunId, async_trait};
 use smallhands_graph::{
-    Durability, Lease, Record, RunHead, RunInfo, SqliteStore, StateStore, StoreError, Stored,
+    Durability, Lease, Record, RunHead, SqliteStore, StateStore, StoreError, store_around,
 };
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 /// An append that was acknowledged and is not written.
@@ -102,17 +100,7 @@ fn finishes(records: &[Record]) -> u64 {
     records.iter().filter(done).count() as u64
 }
 
-#[async_trait]
-impl StateStore for Faulty {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
-        self.inner.lease(run, owner, ttl).await
-    }
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
-        self.inner.renew(lease, ttl).await
-    }
+store_around!(Faulty, inner, {
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         self.write_late(None, 0).await?;
         self.inner.release(lease).await
@@ -154,28 +142,4 @@ impl StateStore for Faulty {
             _ => written,
         }
     }
-    async fn read(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        self.inner.read(run, after, limit).await
-    }
-    async fn runs(&self, from: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
-        self.inner.runs(from, limit).await
-    }
-    async fn changed(&self, run: &RunId, after: u64, patience: Duration) -> Result<(), StoreError> {
-        self.inner.changed(run, after, patience).await
-    }
-    async fn fork(
-        &self,
-        from: &RunId,
-        at: u64,
-        to: &RunId,
-        head: RunHead,
-    ) -> Result<(), StoreError> {
-        self.inner.fork(from, at, to, head).await
-    }
-    async fn delete(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.inner.delete(lease).await
-    }
-    fn blobs(&self) -> Arc<dyn BlobStore> {
-        self.inner.blobs()
-    }
-}
+});
