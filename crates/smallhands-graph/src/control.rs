@@ -1,12 +1,13 @@
 //! What can be done to a run from outside: answers, settlements, forks, listing, deleting.
 
 use crate::{
-    Engine, Event, GraphError, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
+    Engine, Event, GraphError, Lease, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
     fold::unreadable, schema::answer_fits,
 };
 use serde_json::Value;
 use smallhands_core::{
-    AskId, Failure, Halt, Outcome, PriorStep, Ran, RunId, StepKey, StepRecord, TaskId, Timestamp,
+    AskId, Failure, Halt, Outcome, PriorStep, Ran, RunId, StepIntent, StepKey, StepRecord, TaskId,
+    Timestamp,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -23,16 +24,16 @@ impl Engine {
         ask: &AskId,
         value: Value,
     ) -> Result<(), GraphError> {
-        let state = self.load(run).await?;
-        if !is_new_answer(&state, run, task, ask, &value)? {
-            return Ok(());
-        }
-        let event = Event::Answered {
-            task: task.clone(),
-            id: ask.clone(),
-            answer: value,
-        };
-        self.add(run, state, vec![event]).await
+        self.add(run, |state| {
+            let new = is_new_answer(state, run, task, ask, &value)?;
+            let event = Event::Answered {
+                task: task.clone(),
+                id: ask.clone(),
+                answer: value,
+            };
+            Ok(new.then_some(event).into_iter().collect())
+        })
+        .await
     }
 
     /// Cancels a run that nobody drives, for good; of one that is driven, see
@@ -41,16 +42,17 @@ impl Engine {
     /// # Errors
     /// No such run; it is over; somebody drives it; the store failed.
     pub async fn cancel(&self, run: &RunId) -> Result<(), GraphError> {
-        let state = self.load(run).await?;
-        if state.status.is_final() {
-            return Err(GraphError::Ended {
-                run: run.clone(),
-                status: state.status.to_string(),
-            });
-        }
-        let status = RunStatus::Cancelled;
-        let events = vec![Event::CancelRequested, Event::Stopped { status }];
-        self.add(run, state, events).await
+        self.add(run, |state| {
+            if state.status.is_final() {
+                return Err(GraphError::Ended {
+                    run: run.clone(),
+                    status: state.status.to_string(),
+                });
+            }
+            let status = RunStatus::Cancelled;
+            Ok(vec![Event::CancelRequested, Event::Stopped { status }])
+        })
+        .await
     }
 
     /// Says of a step whose outcome nobody knows (`outcome.unknown`) what became of it, and lets
@@ -65,42 +67,28 @@ impl Engine {
         step: &StepKey,
         result: Result<Value, Failure>,
     ) -> Result<(), GraphError> {
-        let state = self.load(run).await?;
-        let unknown = || GraphError::UnknownTask {
-            run: run.clone(),
-            task: task.clone(),
-        };
-        let node = state.nodes.get(task).ok_or_else(unknown)?;
-        let doubt = node.steps.iter().find_map(|s| match s {
-            PriorStep::InDoubt(i) if i.key == *step => Some(i.clone()),
-            _ => None,
-        });
-        let failed = matches!(node.state, NodeState::Failed(_));
-        let intent = doubt
-            .filter(|_| failed)
-            .ok_or_else(|| GraphError::NotInDoubt {
-                task: task.clone(),
-                step: step.to_string(),
-            })?;
-        let events = vec![
-            Event::StepEnded {
-                task: task.clone(),
-                fence: 0,
-                record: StepRecord {
-                    intent,
-                    result,
-                    checkpoint: None,
-                    usage: None,
+        self.add(run, |state| {
+            let record = StepRecord {
+                intent: in_doubt(state, run, task, step)?,
+                result,
+                checkpoint: None,
+                usage: None,
+            };
+            Ok(vec![
+                Event::StepEnded {
+                    task: task.clone(),
+                    fence: 0,
+                    record,
                 },
-            },
-            Event::Revived {
-                tasks: vec![task.clone()],
-            },
-            Event::Stopped {
-                status: RunStatus::Paused,
-            },
-        ];
-        self.add(run, state, events).await
+                Event::Revived {
+                    tasks: vec![task.clone()],
+                },
+                Event::Stopped {
+                    status: RunStatus::Paused,
+                },
+            ])
+        })
+        .await
     }
 
     /// A new run that shares the past of another up to a record, and goes on from there when it is
@@ -156,13 +144,9 @@ impl Engine {
         }
         self.fork(from, state.seq, to).await?;
         let task = task.clone();
-        let events = vec![
-            Event::Reset { task },
-            Event::Stopped {
-                status: RunStatus::Paused,
-            },
-        ];
-        self.add(to, state, events).await
+        let status = RunStatus::Paused;
+        let events = vec![Event::Reset { task }, Event::Stopped { status }];
+        self.add(to, |_| Ok(events)).await
     }
 
     /// Runs, in order of id, that a filter lets through.
@@ -215,10 +199,7 @@ impl Engine {
     /// # Errors
     /// No such run; somebody drives it; the store failed.
     pub async fn delete(&self, run: &RunId) -> Result<(), GraphError> {
-        if self.store.read(run, 0, 1).await?.is_empty() {
-            return Err(GraphError::UnknownRun(run.clone()));
-        }
-        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let lease = self.lease_existing(run).await?;
         self.store.delete(&lease).await?;
         Ok(())
     }
@@ -276,30 +257,68 @@ impl Engine {
         }
     }
 
-    /// Appends to a run that nobody drives.
+    /// Appends what `events` says to a run that nobody drives, and that nobody changes meanwhile.
     async fn add(
         &self,
         run: &RunId,
-        mut state: RunState,
-        events: Vec<Event>,
+        events: impl FnOnce(&RunState) -> Result<Vec<Event>, GraphError>,
     ) -> Result<(), GraphError> {
-        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let lease = self.lease_existing(run).await?;
+        let added = self.add_under(&lease, events).await;
+        self.store.release(&lease).await?;
+        added
+    }
+
+    async fn add_under(
+        &self,
+        lease: &Lease,
+        events: impl FnOnce(&RunState) -> Result<Vec<Event>, GraphError>,
+    ) -> Result<(), GraphError> {
+        let mut state = self.load(&lease.run).await?;
         let (after, at) = (state.seq, self.clock.now());
         let mut records = Vec::new();
-        for e in events {
+        for e in events(&state)? {
             let seq = state.seq + 1;
             state
                 .apply(seq, at, &e)
-                .map_err(|why| unreadable(run, seq, why))?;
+                .map_err(|why| unreadable(&lease.run, seq, why))?;
             records.push(Record::of(Arc::new(e), at));
         }
-        let head = Some(state.head());
-        let level = state.durability;
-        let appended = self.store.append(&lease, after, records, head, level).await;
-        self.store.release(&lease).await?;
-        appended?;
+        if !records.is_empty() {
+            let (head, level) = (Some(state.head()), state.durability);
+            self.store
+                .append(lease, after, records, head, level)
+                .await?;
+        }
         Ok(())
     }
+}
+
+/// What a failed task began and nobody knows the end of.
+fn in_doubt(
+    state: &RunState,
+    run: &RunId,
+    task: &TaskId,
+    step: &StepKey,
+) -> Result<StepIntent, GraphError> {
+    let node = state
+        .nodes
+        .get(task)
+        .ok_or_else(|| GraphError::UnknownTask {
+            run: run.clone(),
+            task: task.clone(),
+        })?;
+    let doubt = node.steps.iter().find_map(|s| match s {
+        PriorStep::InDoubt(i) if i.key == *step => Some(i.clone()),
+        _ => None,
+    });
+    let failed = matches!(node.state, NodeState::Failed(_));
+    doubt
+        .filter(|_| failed)
+        .ok_or_else(|| GraphError::NotInDoubt {
+            task: task.clone(),
+            step: step.to_string(),
+        })
 }
 
 /// Whether an answer can be taken and has not been: one that came twice is as good as one.

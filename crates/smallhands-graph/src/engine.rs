@@ -375,10 +375,7 @@ impl Engine {
     /// # Errors
     /// No such run; it is over; another process drives it; the store failed.
     pub async fn resume(&self, run: &RunId, failed: ResumeFailed) -> Result<RunHandle, GraphError> {
-        if self.store.read(run, 0, 1).await?.is_empty() {
-            return Err(GraphError::UnknownRun(run.clone()));
-        }
-        let lease = self.store.lease(run, &self.owner, self.lease_ttl).await?;
+        let lease = self.lease_existing(run).await?;
         let state = match self.load(run).await {
             Ok(s) => s,
             Err(e) => {
@@ -417,6 +414,14 @@ impl Engine {
             owner: self.owner.clone(),
             epoch: lease.epoch,
         }
+    }
+
+    /// A lease of a run that is there: of another it would make one.
+    pub(crate) async fn lease_existing(&self, run: &RunId) -> Result<Lease, GraphError> {
+        if self.store.read(run, 0, 1).await?.is_empty() {
+            return Err(GraphError::UnknownRun(run.clone()));
+        }
+        Ok(self.store.lease(run, &self.owner, self.lease_ttl).await?)
     }
 
     async fn drive(
