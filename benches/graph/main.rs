@@ -41,6 +41,7 @@ const FIGURES: &[(&str, Bench, When)] = &[
     ("chain_1000_db_mb", size::chain, Always),
     ("messages_1000_written_mb", size::messages, Always),
     ("resume_100k_events_ms", reading::resume, Always),
+    ("resume_100k_again_ms", reading::resume_again, Always),
     ("fork_100k_ms", reading::fork, Always),
     ("list_10k_runs_ms", reading::list, Always),
     ("layered_2000_langgraph", anchors::layered, Anchors),

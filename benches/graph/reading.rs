@@ -6,7 +6,9 @@ use rusqlite::Connection;
 use serde_json::json;
 use smallhands_benchmarks::{Record as Figure, median};
 use smallhands_core::{AttemptReport, Budget, Outcome, Ran, TaskOutput, Timestamp};
-use smallhands_graph::{Durability, Event, GraphPatch, Record, ResumeFailed, RunHead, StateStore};
+use smallhands_graph::{
+    Durability, Engine, Event, GraphPatch, Record, ResumeFailed, RunHead, StateStore,
+};
 use std::{
     hint::black_box,
     path::Path,
@@ -16,7 +18,7 @@ use std::{
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// From the call to the first task that a worker has in its hands.
+/// From the call to the first task that a worker has in its hands, every record folded.
 pub(crate) fn resume(bed: &Bed) -> Result<Figure> {
     let dir = bed.fresh("resume")?;
     {
@@ -28,24 +30,43 @@ pub(crate) fn resume(bed: &Bed) -> Result<Figure> {
         let begin = Instant::now();
         black_box(floor::rows(&dir)?);
         raw.push(begin.elapsed().as_secs_f64() * 1e3);
-        let store = sqlite(&dir)?;
-        let (tx, first) = mpsc::channel();
-        // A second start, after the figure was taken, finds nobody listening.
-        let worker = waiting(move || tx.send(Instant::now()).unwrap_or_default());
-        let engine = engine(&store, executor(worker)).max_parallel(1);
-        let begin = Instant::now();
-        let handle = bed
-            .rt
-            .block_on(engine.resume(&run_id(), ResumeFailed::No))?;
-        let reached = first.recv_timeout(TTL)?;
-        ours.push((reached - begin).as_secs_f64() * 1e3);
-        handle.stop();
-        bed.rt.block_on(handle.wait())?;
+        ours.push(to_first_task(bed, &dir, |e| e.snapshot_every(u64::MAX))?);
     }
     let anchor = "raw scan of its rows; the aim is 250 ms";
     let name = "graph/resume_100k_events_ms";
     let scan = median(&raw).unwrap_or(0.0);
     Ok(Figure::new(name, "ms", &ours, anchor, scan))
+}
+
+/// The same of a run that was resumed once before, which left a snapshot behind.
+pub(crate) fn resume_again(bed: &Bed) -> Result<Figure> {
+    let dir = bed.fresh("resume-again")?;
+    {
+        let store = sqlite(&dir)?;
+        bed.rt.block_on(interrupted(&*store, 50 / bed.shrink))?;
+    }
+    let first = to_first_task(bed, &dir, |e| e)?;
+    let again = (0..bed.rounds).map(|_| to_first_task(bed, &dir, |e| e));
+    let again = again.collect::<Result<Vec<_>>>()?;
+    let anchor = "its first resume, which folded every record";
+    let name = "graph/resume_100k_again_ms";
+    Ok(Figure::new(name, "ms", &again, anchor, first))
+}
+
+fn to_first_task(bed: &Bed, dir: &Path, set: impl Fn(Engine) -> Engine) -> Result<f64> {
+    let store = sqlite(dir)?;
+    let (tx, first) = mpsc::channel();
+    // A second start, after the figure was taken, finds nobody listening.
+    let worker = waiting(move || tx.send(Instant::now()).unwrap_or_default());
+    let engine = set(engine(&store, executor(worker)).max_parallel(1));
+    let begin = Instant::now();
+    let handle = bed
+        .rt
+        .block_on(engine.resume(&run_id(), ResumeFailed::No))?;
+    let reached = first.recv_timeout(TTL)?;
+    handle.stop();
+    bed.rt.block_on(handle.wait())?;
+    Ok((reached - begin).as_secs_f64() * 1e3)
 }
 
 /// A new run that shares all of another's records.

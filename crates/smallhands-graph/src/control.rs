@@ -2,7 +2,8 @@
 
 use crate::{
     Engine, Event, GraphError, Lease, NodeState, Record, RunInfo, RunState, RunStatus, StateStore,
-    fold::unreadable, schema::answer_fits,
+    fold::{info, unreadable},
+    schema::answer_fits,
 };
 use serde_json::Value;
 use smallhands_core::{
@@ -100,13 +101,14 @@ impl Engine {
     /// No such run or record; the new id is taken; the store failed.
     pub async fn fork(&self, from: &RunId, at: u64, to: &RunId) -> Result<(), GraphError> {
         let head = self.info(from).await?.head;
+        let at = self.whole(from, at).await?;
         let head = crate::RunHead {
             status: RunStatus::Paused.to_string(),
             created: self.clock.now(),
             updated: self.clock.now(),
+            snapshot: head.snapshot.filter(|s| s.seq <= at),
             ..head
         };
-        let at = self.whole(from, at).await?;
         self.store.fork(from, at, to, head).await?;
         Ok(())
     }
@@ -175,23 +177,7 @@ impl Engine {
     /// # Errors
     /// No such run; the store failed.
     pub async fn info(&self, run: &RunId) -> Result<RunInfo, GraphError> {
-        // Its id without its end comes before it, and with few between.
-        let mut from = run.as_str().to_owned();
-        from.pop();
-        let mut from = (!from.is_empty()).then(|| RunId::from(from));
-        loop {
-            let page = self.store.runs(from.take(), 16).await?;
-            let Some(last) = page.last().map(|r| r.id.clone()) else {
-                return Err(GraphError::UnknownRun(run.clone()));
-            };
-            if let Some(r) = page.into_iter().find(|r| r.id >= *run) {
-                return match r.id == *run {
-                    true => Ok(r),
-                    false => Err(GraphError::UnknownRun(run.clone())),
-                };
-            }
-            from = Some(last);
-        }
+        info(&*self.store, run).await
     }
 
     /// Deletes a run that nobody drives. Its blobs stay until they are swept.

@@ -29,6 +29,7 @@ pub struct Engine {
     pub(crate) grace: Duration,
     pub(crate) lease_ttl: Duration,
     pub(crate) capacity: Option<Resources>,
+    pub(crate) snapshot_every: Option<u64>,
 }
 
 /// What a new run is made of.
@@ -294,6 +295,7 @@ impl Engine {
             grace: Duration::from_millis(1500),
             lease_ttl: Duration::from_secs(15),
             capacity: None,
+            snapshot_every: None,
         }
     }
     /// The functions that conditions refer to.
@@ -324,6 +326,14 @@ impl Engine {
     #[must_use]
     pub fn lease_ttl(mut self, d: Duration) -> Self {
         self.lease_ttl = d;
+        self
+    }
+    /// After so many records the state of a run is put aside, so that a resume folds only what came
+    /// later. By default so seldom that it costs little beside what it saves: each costs time and
+    /// disk in proportion to the tasks of the run. `u64::MAX` is never.
+    #[must_use]
+    pub fn snapshot_every(mut self, records: u64) -> Self {
+        self.snapshot_every = Some(records.max(1));
         self
     }
     /// How long tasks may take to stop before they are killed.

@@ -80,7 +80,7 @@ pub use report::Report;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{CheckReport, Finding, FindingKind, SalvageReport, Salvaged, SqliteStore};
 pub use state::{Node, NodeState, Nodes, RunState, RunStatus};
-pub use store::{Durability, Lease, RunHead, RunInfo, StateStore, StoreError, Stored};
+pub use store::{Durability, Lease, RunHead, RunInfo, Snapshot, StateStore, StoreError, Stored};
 pub use time::SystemClock;
 #[cfg(feature = "schema")]
 pub use typed::{TypedGraph, TypedNode};

@@ -151,7 +151,11 @@ impl Engine {
             format: FORMAT.into(),
             version: VERSION,
             run: run.clone(),
-            head: info.head,
+            // The store that it goes to makes its own.
+            head: RunHead {
+                snapshot: None,
+                ..info.head
+            },
         })?;
         let mut refs = Refs::default();
         let mut records = 0;
@@ -241,6 +245,8 @@ impl Engine {
         let mut refs = Refs::default();
         for r in self.runs(|_| true).await? {
             let mut after = 0;
+            // What it refers to, its records do as well.
+            refs.seen.extend(r.head.snapshot.map(|s| s.blob.digest));
             loop {
                 let page = self.store.read(&r.id, after, 256).await?;
                 let Some(last) = page.last() else { break };

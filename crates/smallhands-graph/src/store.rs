@@ -1,6 +1,6 @@
 use crate::Record;
 use serde::{Deserialize, Serialize};
-use smallhands_core::{BlobStore, Digest, RunId, Timestamp, Usage, async_trait};
+use smallhands_core::{BlobRef, BlobStore, Digest, RunId, Timestamp, Usage, async_trait};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 /// A record with its place in the run.
@@ -33,6 +33,19 @@ pub struct RunHead {
     /// When a question's default is to be taken: somebody should resume the run then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
+    /// From where on the rest of the journal has to be folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The state of a run at one of its records, put aside: a cache, never the truth. One that is gone,
+/// damaged or of another program is passed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The last record in it.
+    pub seq: u64,
+    /// Where it lies.
+    pub blob: BlobRef,
 }
 
 /// A run as a store lists it.

@@ -167,7 +167,10 @@ fn engine(life: &Life, plan: &Plan, store: Arc<Faulty>) -> Result<(Engine, Arc<P
     let conditions = Conditions::default()
         .with("even", even)
         .with("enough", enough);
-    let engine = Engine::new(store, executor.clone(), clock).conditions(conditions);
+    let engine = Engine::new(store, executor.clone(), clock)
+        .conditions(conditions)
+        // So that kills hit these too, and most resumes begin with one.
+        .snapshot_every(5);
     let engine = match plan.pool {
         true => engine,
         false => engine.max_parallel(plan.parallel),

@@ -1,6 +1,6 @@
 //! How driving ends.
 
-use super::{Driver, Tick};
+use super::{Driver, Tick, snapshot::saved};
 use crate::{
     Event, GraphError, RunResult, RunStatus, engine::give_back, host::Msg, placement::at_once,
 };
@@ -64,6 +64,10 @@ impl Driver {
     }
 
     pub(super) async fn finish(mut self, status: RunStatus) -> Result<RunResult, GraphError> {
+        if self.snapshots.saving.is_some() {
+            let put = saved(&mut self.snapshots.saving).await;
+            self.saved(put);
+        }
         self.log(Event::Stopped { status });
         self.flush().await?;
         self.lease_held = false;

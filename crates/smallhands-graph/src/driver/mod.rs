@@ -6,6 +6,7 @@ mod calls;
 mod end;
 mod place;
 mod schedule;
+mod snapshot;
 mod unordered;
 
 use crate::{
@@ -14,8 +15,8 @@ use crate::{
     state::Ix,
 };
 use smallhands_core::{
-    AskId, AttemptReport, BoxFuture, Effect, Failure, Halt, HostReply, TaskEnvelope, TaskHandle,
-    Timestamp,
+    AskId, AttemptReport, BlobRef, BoxFuture, Effect, Failure, Halt, HostReply, TaskEnvelope,
+    TaskHandle, Timestamp,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -43,6 +44,7 @@ pub(crate) struct Driver {
     writing: Option<Writing>,
     /// As the store has it.
     head: RunHead,
+    snapshots: snapshot::Snapshots,
     /// Submissions that an executor keeps waiting.
     placing: Unordered<(Placement, Placed)>,
     live: Unordered<(Placement, AttemptReport)>,
@@ -91,6 +93,7 @@ enum Next {
     Reported(Placement, AttemptReport),
     Placed(Placement, Placed),
     Tick(Tick),
+    Saved(Result<BlobRef, Failure>),
 }
 
 /// Something whose time has come.
@@ -128,6 +131,9 @@ impl Driver {
         });
         let mut d = Self {
             at: plan.engine.clock.now(),
+            snapshots: snapshot::Snapshots::after(
+                plan.state.snapshot.as_ref().map_or(0, |s| s.seq),
+            ),
             plan,
             host,
             rx,
@@ -186,16 +192,22 @@ impl Driver {
             (p, report) = self.live.next() => Next::Reported(p, report),
             (p, placed) = self.placing.next() => Next::Placed(p, placed),
             t = self.ticks.next() => Next::Tick(t),
+            s = snapshot::saved(&mut self.snapshots.saving) => Next::Saved(s),
         };
         // It may have been a long wait.
         self.at = self.plan.engine.clock.now();
         match next {
-            Next::Written(r) => self.written(r).await?,
+            Next::Written(r) => {
+                self.written(r).await?;
+                // What waited for the append was served first.
+                self.save_state();
+            }
             Next::Said(Some(m)) => self.take(m).await?,
             Next::Said(None) => return Err(GraphError::Stopped("nobody holds the run".into())),
             Next::Reported(p, report) => self.reported(p, report),
             Next::Placed(p, placed) => self.placed(p, placed).await,
             Next::Tick(t) => self.tick(t).await,
+            Next::Saved(put) => self.saved(put),
         }
         Ok(())
     }

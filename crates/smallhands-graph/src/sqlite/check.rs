@@ -4,7 +4,7 @@ use super::{
     read::{COLUMNS, Raw, RawBody},
     tables::{self, id, parts},
 };
-use crate::{Event, Record, RunHead, StoreError};
+use crate::{Event, Record, RunHead, Snapshot, StoreError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Serialize, de::IgnoredAny};
 use smallhands_core::{BlobStore, RunId};
@@ -94,6 +94,8 @@ pub enum FindingKind {
     Fork,
     /// Records of no run.
     Orphans,
+    /// A state that was put aside and cannot be read. Harmless: the records say all that it said.
+    Snapshot,
 }
 
 impl FindingKind {
@@ -110,6 +112,9 @@ impl FindingKind {
             Self::BlobMissing | Self::BlobDamaged => {
                 "Put the blob back from a copy of the blob directory; no other record is touched."
             }
+            Self::Snapshot => {
+                "It does no harm: the run is read from its records, which takes longer."
+            }
             Self::Orphans => {
                 "They take up space and do no harm; salvage into a new journal to be rid of them."
             }
@@ -122,6 +127,13 @@ struct Apart {
     run: RunId,
     raw: Raw,
     reference: Vec<u8>,
+}
+
+/// What lies in the blob store.
+#[derive(Default)]
+struct Later {
+    bodies: Vec<Apart>,
+    snapshots: Vec<(RunId, Snapshot)>,
 }
 
 /// A run that is damaged is told of so often; one bad disk makes thousands.
@@ -138,7 +150,7 @@ impl SqliteStore {
             let conn = open(dir)?;
             let wal = dir.join(format!("{}-wal", tables::FILE)).metadata();
             report.wal = wal.ok().map(|m| m.len()).filter(|n| *n > 0);
-            let mut apart = Vec::new();
+            let mut apart = Later::default();
             if let Err(e) = file(&conn, dir, &mut report, &mut apart) {
                 report.add(
                     FindingKind::File,
@@ -148,9 +160,18 @@ impl SqliteStore {
             }
             apart
         };
-        for a in apart {
+        for a in apart.bodies {
             report.blobs += 1;
             blob(a, blobs, &mut report).await;
+        }
+        for (run, s) in apart.snapshots {
+            if let Err(f) = blobs.get(&s.blob).await {
+                let what = format!(
+                    "The state put aside at record {} cannot be read: {f}",
+                    s.seq
+                );
+                report.add(FindingKind::Snapshot, Some((&run, None)), what);
+            }
         }
         Ok(report)
     }
@@ -174,7 +195,7 @@ fn file(
     conn: &Connection,
     dir: &Path,
     report: &mut CheckReport,
-    apart: &mut Vec<Apart>,
+    apart: &mut Later,
 ) -> Result<(), StoreError> {
     if let Err(e) = tables::refuse_newer(conn, &dir.join(tables::FILE)) {
         let kind = match &e {
@@ -240,12 +261,7 @@ pub(super) fn runs(conn: &Connection) -> Sql<Vec<Sql<RunRow>>> {
 }
 
 /// One run: its records, its last, its head, its origin.
-fn whole(
-    conn: &Connection,
-    run: &RunRow,
-    report: &mut CheckReport,
-    apart: &mut Vec<Apart>,
-) -> Sql<()> {
+fn whole(conn: &Connection, run: &RunRow, report: &mut CheckReport, apart: &mut Later) -> Sql<()> {
     report.runs += u64::from(run.named);
     let known = report.findings.len();
     let mut q = conn.prepare_cached(&format!(
@@ -270,7 +286,7 @@ fn whole(
             }
             Ok(raw) => match &raw.body {
                 RawBody::Text(t) => event(&run.id, &raw, t, report),
-                RawBody::Reference(r) => apart.push(Apart {
+                RawBody::Reference(r) => apart.bodies.push(Apart {
                     run: run.id.clone(),
                     reference: r.clone(),
                     raw,
@@ -282,13 +298,16 @@ fn whole(
         let what = format!("It should end at record {} and ends at {last}", run.last);
         report.add(FindingKind::Gap, Some((&run.id, None)), what);
     }
-    if let Some(e) = run
-        .head
-        .as_ref()
-        .and_then(|h| serde_json::from_str::<RunHead>(h).err())
-    {
-        let what = format!("Its summary cannot be read: {e}");
-        report.add(FindingKind::Head, Some((&run.id, None)), what);
+    match run.head.as_deref().map(serde_json::from_str::<RunHead>) {
+        Some(Ok(head)) => {
+            let snapshot = head.snapshot.map(|s| (run.id.clone(), s));
+            apart.snapshots.extend(snapshot);
+        }
+        Some(Err(e)) => {
+            let what = format!("Its summary cannot be read: {e}");
+            report.add(FindingKind::Head, Some((&run.id, None)), what);
+        }
+        None => {}
     }
     origin(conn, run, report)
 }

@@ -111,6 +111,7 @@ impl RunState {
                 n.flow.losses = 0;
                 n.steps.retain(|s| outlives_attempt(s, true));
                 n.flow.delay = until.filter(|(_, ms)| *ms > 0);
+                n.flow.woken = false;
                 self.set(ix, NodeState::Ready);
             }
             // The answer may have come while the task was on its way to sleep.

@@ -16,7 +16,7 @@ impl RunState {
         let (priority, undo) = (n.flow.priority, n.flow.undo);
         let settled = (n.state.is_settled(), new.is_settled());
         let starts = matches!(new, NodeState::Running { .. });
-        let queued = new == NodeState::Ready && n.flow.delay.is_none();
+        let queued = new == NodeState::Ready && !n.flow.waits();
         let undecided = new == NodeState::Undecided;
         let asleep = new == NodeState::Suspended;
         match settled {
@@ -355,8 +355,8 @@ impl RunState {
     /// The wait before an attempt is over.
     pub(crate) fn wake(&mut self, ix: Ix) {
         let Some(n) = self.nodes.find(ix) else { return };
-        if n.state == NodeState::Ready && n.flow.delay.is_some() {
-            self.nodes.at_mut(ix).flow.delay = None;
+        if n.state == NodeState::Ready && n.flow.waits() {
+            self.nodes.at_mut(ix).flow.woken = true;
             // Into its queue.
             self.set(ix, NodeState::Ready);
         }
@@ -366,7 +366,8 @@ impl RunState {
     pub(crate) fn delayed(&self) -> impl Iterator<Item = (Ix, Timestamp, u64)> {
         let of = |ix: Ix| {
             let n = self.nodes.find(ix)?;
-            let (at, ms) = n.flow.delay.filter(|_| n.state == NodeState::Ready)?;
+            let waits = n.state == NodeState::Ready && n.flow.waits();
+            let (at, ms) = n.flow.delay.filter(|_| waits)?;
             Some((ix, at, ms))
         };
         self.nodes.numbers().filter_map(of)

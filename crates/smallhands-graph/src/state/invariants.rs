@@ -34,6 +34,24 @@ impl RunState {
         Ok(())
     }
 
+    /// Compares with another state of the same record, all but what only a driver knows.
+    ///
+    /// # Errors
+    /// What differs.
+    #[doc(hidden)]
+    pub fn check_same(&self, o: &Self) -> Result<(), String> {
+        let text = |s: &Self| s.encode().map(|b| String::from_utf8_lossy(&b).into_owned());
+        let (a, b) = (text(self), text(o));
+        same("all that is written", &a.ok(), &b.ok())?;
+        same("tasks", &self.nodes, &o.nodes)?;
+        same("ready", &self.ready, &o.ready)?;
+        same("undecided", &self.undecided, &o.undecided)?;
+        same("asleep", &self.asleep, &o.asleep)?;
+        same("used", &self.used, &o.used)?;
+        same("running", &self.running, &o.running)?;
+        same("settled", &self.settled, &o.settled)
+    }
+
     fn all(&self) -> impl Iterator<Item = (Ix, &Node)> {
         let of = |ix| Some((ix, self.nodes.find(ix)?));
         self.nodes.numbers().filter_map(of)
@@ -71,7 +89,7 @@ impl RunState {
     }
 
     fn check_queues(&self) -> Result<(), String> {
-        let can = |n: &Node| n.state == NodeState::Ready && n.flow.delay.is_none();
+        let can = |n: &Node| n.state == NodeState::Ready && !n.flow.waits();
         let ready: Vec<_> = self.ready.iter().collect();
         let set: BTreeSet<_> = ready.iter().copied().collect();
         same("queued once", &ready.len(), &set.len())?;

@@ -7,6 +7,7 @@ mod nodes;
 mod patch;
 mod query;
 mod ready;
+mod snapshot;
 mod status;
 
 pub(crate) use flow::{inside, instances};
@@ -16,7 +17,7 @@ pub(crate) use query::lay;
 pub(crate) use ready::Start;
 pub use status::{NodeState, RunStatus};
 
-use crate::{Durability, Event};
+use crate::{Durability, Event, Snapshot};
 use ready::{Ready, Used};
 use serde::Serialize;
 use serde_json::Value;
@@ -95,6 +96,9 @@ pub struct RunState {
     displaced: usize,
     #[serde(skip)]
     settled: usize,
+    /// The latest that a head may name.
+    #[serde(skip)]
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl RunState {

@@ -1,5 +1,5 @@
 use super::NodeState;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use smallhands_core::{
     AskId, Join, PriorStep, Question, Resources, TaskId, TaskOutput, TaskSpec, Timestamp, Usage,
@@ -50,42 +50,67 @@ pub struct Node {
     pub(super) flow: Flow,
 }
 
-/// What moves a task on; follows from the records as the rest does.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What moves a task on; follows from the records as the rest does. Snapshots hold it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Flow {
     /// Needs that are still open, and those that gave what they promised.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) open: u32,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) good: u32,
     /// Of the spec, which lies elsewhere in memory: so many needs must be good, whether it has a
     /// condition, its priority, and whether it has neither group nor resources.
+    #[serde(skip)]
     pub(super) required: u32,
+    #[serde(skip)]
     pub(super) conditional: bool,
+    #[serde(skip)]
     pub(super) priority: i32,
+    #[serde(skip)]
     pub(super) plain: bool,
     /// Whether this iteration was placed before.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) begun: bool,
     /// Attempts of what it took the place of, which its retry policy does not count.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) before: u32,
     /// Needs that were open when an early join let it go on: they give it nothing, whenever it is
     /// placed, so that a placement after a crash sees what the first one saw.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) late: Vec<TaskId>,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) judged: Option<bool>,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) losses: u32,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) divergences: u32,
     /// What needs it.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) dependents: Vec<Ix>,
     /// The task that stands for it.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) parent: Option<Ix>,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) children: Vec<Ix>,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) open_children: u32,
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) placed_children: u32,
     /// The task whose output added it.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) added_by: Option<Ix>,
     /// When its next attempt may start, and how long that was to wait.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) delay: Option<(Timestamp, u64)>,
+    /// That wait is over; a matter of clocks, not of the fold.
+    #[serde(skip)]
+    pub(super) woken: bool,
     /// Cancelled by a patch, which no revival undoes.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) withdrawn: bool,
     /// It compensates for a failed task, and runs though the run fails.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) undo: bool,
 }
 
@@ -102,11 +127,19 @@ impl Flow {
         self.priority = spec.priority;
         self.plain = spec.group.is_none() && spec.resources == Resources::default();
     }
+    /// Whether its next attempt may not start yet.
+    pub(super) fn waits(&self) -> bool {
+        self.delay.is_some() && !self.woken
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
 }
 
 impl Node {
@@ -202,6 +235,14 @@ impl Nodes {
         self.index.insert(n.spec.id.clone(), ix);
         self.all.push(Some(n));
         ix
+    }
+    /// Every number that was handed out, with what has it.
+    pub(super) fn all(&self) -> &[Option<Node>] {
+        &self.all
+    }
+    /// A number that is out of use.
+    pub(super) fn leave_out(&mut self) {
+        self.all.push(None);
     }
     pub(super) fn reserve(&mut self, more: usize) {
         self.all.reserve(more);

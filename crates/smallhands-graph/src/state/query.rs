@@ -261,6 +261,7 @@ impl RunState {
             // Nobody has to wake what is over.
             wake_at: (self.deadlines().map(|(_, _, at)| at).min())
                 .filter(|_| !self.status.is_final()),
+            snapshot: self.snapshot.clone(),
         }
     }
 }

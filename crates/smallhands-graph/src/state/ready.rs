@@ -11,7 +11,7 @@ use std::{
 /// Higher priority first, then the order of adding.
 type Queue = BTreeSet<(Reverse<i32>, Ix)>;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ready {
     free: Queue,
     groups: BTreeMap<Arc<str>, Group>,
@@ -19,7 +19,7 @@ pub(super) struct Ready {
     undo: Queue,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Group {
     queue: Queue,
     running: u32,
@@ -119,6 +119,21 @@ impl Ready {
     pub(super) fn stopped(&mut self, group: &Arc<str>) {
         if let Some(g) = self.groups.get_mut(group) {
             g.running = g.running.saturating_sub(1);
+        }
+    }
+    /// When tasks of each group started, as far as its rate asks for it.
+    pub(super) fn recent(&self) -> Vec<(&Arc<str>, &VecDeque<Timestamp>)> {
+        self.groups.iter().map(|(g, of)| (g, &of.recent)).collect()
+    }
+    /// Groups of which nothing waits or runs.
+    pub(super) fn of_recent(all: Vec<(Arc<str>, VecDeque<Timestamp>)>) -> Self {
+        let group = |recent| Group {
+            recent,
+            ..Group::default()
+        };
+        Self {
+            groups: all.into_iter().map(|(g, r)| (g, group(r))).collect(),
+            ..Self::default()
         }
     }
     pub(super) fn iter(&self) -> impl Iterator<Item = Ix> {

@@ -116,7 +116,8 @@ pub(crate) fn engine(
     store: &Arc<dyn StateStore>,
     workers: impl IntoIterator<Item = Arc<dyn Worker>>,
 ) -> Engine {
-    engine_on(store, Arc::new(SystemClock), workers)
+    // So that whatever is resumed or read is so from a snapshot.
+    engine_on(store, Arc::new(SystemClock), workers).snapshot_every(4)
 }
 
 /// A memory store and a clock that runs by itself on the clock's runtime.

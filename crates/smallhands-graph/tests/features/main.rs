@@ -9,3 +9,4 @@ mod kit;
 mod life;
 mod limits;
 mod patch;
+mod snapshots;

@@ -25,7 +25,7 @@ pub(crate) fn engine(
         secrets: Arc::new(NoSecrets),
     };
     let exec = Arc::new(InProcess::new(workers, ambient));
-    Engine::new(store.clone(), exec, Arc::new(SystemClock))
+    Engine::new(store.clone(), exec, Arc::new(SystemClock)).snapshot_every(3)
 }
 
 pub(crate) fn graph(tasks: impl IntoIterator<Item = TaskSpec>) -> TaskGraph {

@@ -7,3 +7,4 @@ mod graphs;
 mod model;
 mod repeat;
 mod runs;
+mod snapshots;

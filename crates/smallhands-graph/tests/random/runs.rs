@@ -1,12 +1,13 @@
 //! Runs from a seed: everything that the world does to one is decided by it.
 
-use crate::graphs;
+use crate::{graphs, snapshots};
 use serde_json::json;
 use smallhands_core::{
     Clock, Failure, FailureClass, GroupLimit, Question, Resources, TaskEnvelope, Timestamp,
 };
 use smallhands_graph::{
-    Engine, MemoryStore, NewRun, ResumeFailed, RunHandle, RunState, RunStatus, StateStore, Stored,
+    Engine, GraphError, MemoryStore, NewRun, ResumeFailed, RunHandle, RunState, RunStatus,
+    StateStore, Stored,
 };
 use smallhands_testkit::{SimAct, SimClock, SimEnd, SimExecutor, SimRng};
 use std::{sync::Arc, time::Duration};
@@ -44,6 +45,12 @@ fn script(task: &TaskEnvelope, rng: &mut SimRng, wall: &SimClock) -> SimAct {
 }
 
 pub(crate) fn records(seed: u64) -> Vec<Stored> {
+    world(seed, u64::MAX)
+}
+
+/// The same, with a snapshot after so many records each: whenever the run is read, it is compared
+/// with the fold of all of them.
+pub(crate) fn world(seed: u64, every: u64) -> Vec<Stored> {
     let clock = SimClock::default();
     let runtime = clock.runtime().unwrap();
     let store = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
@@ -51,18 +58,34 @@ pub(crate) fn records(seed: u64) -> Vec<Stored> {
     let executor = SimExecutor::scripted(clock.clone(), seed, move |t, rng| script(t, rng, &wall));
     let engine = Engine::new(store.clone(), Arc::new(executor), Arc::new(clock.clone()))
         .max_parallel(5)
+        .snapshot_every(every)
         .capacity(Resources {
             cpu_milli: 1500,
             ..Resources::default()
         });
     let mut rng = SimRng::of(seed, "world");
     runtime.block_on(async {
-        live(&engine, &clock, &mut rng).await;
+        let fold = |s: RunState| {
+            let store = store.clone();
+            async move {
+                if every < u64::MAX {
+                    let all = store.read(&"r".into(), 0, 1_000_000).await.unwrap();
+                    snapshots::is_the_fold(&s, &all).unwrap();
+                }
+                s
+            }
+        };
+        live(&engine, &clock, &mut rng, fold).await;
         store.read(&"r".into(), 0, 1_000_000).await.unwrap()
     })
 }
 
-async fn live(e: &Engine, clock: &SimClock, rng: &mut SimRng) {
+async fn live<F: Future<Output = RunState>>(
+    e: &Engine,
+    clock: &SimClock,
+    rng: &mut SimRng,
+    looked_at: impl Fn(RunState) -> F,
+) {
     let mut new = NewRun::new("r", graphs::graph(rng));
     new.limits.insert("few".into(), GroupLimit::parallel(1));
     let rate = GroupLimit::rate(2, Duration::from_millis(30));
@@ -72,7 +95,7 @@ async fn live(e: &Engine, clock: &SimClock, rng: &mut SimRng) {
     let mut retried = false;
     for n in 0.. {
         clock.sleep(Duration::from_millis(rng.below(40))).await;
-        let s = e.load(&id).await.unwrap();
+        let s = looked_at(e.load(&id).await.unwrap()).await;
         if s.status != RunStatus::Running {
             h.wait().await.unwrap();
             if n > 200 || s.status == RunStatus::Succeeded {
@@ -91,13 +114,22 @@ async fn live(e: &Engine, clock: &SimClock, rng: &mut SimRng) {
             continue;
         }
         if n < 30 {
-            h = act(e, h, &s, rng, n).await;
+            match act(e, h, &s, rng, n).await {
+                Some(driven) => h = driven,
+                None => return,
+            }
         }
     }
 }
 
-/// Something that the world does to a run that is driven.
-async fn act(e: &Engine, h: RunHandle, s: &RunState, rng: &mut SimRng, n: u64) -> RunHandle {
+/// Something that the world does to a run that is driven; none if that is over meanwhile.
+async fn act(
+    e: &Engine,
+    h: RunHandle,
+    s: &RunState,
+    rng: &mut SimRng,
+    n: u64,
+) -> Option<RunHandle> {
     match rng.below(12) {
         0..4 => {
             // It may well not fit.
@@ -105,7 +137,10 @@ async fn act(e: &Engine, h: RunHandle, s: &RunState, rng: &mut SimRng, n: u64) -
         }
         4 => {
             drop(h);
-            return e.resume(&"r".into(), ResumeFailed::No).await.unwrap();
+            return match e.resume(&"r".into(), ResumeFailed::No).await {
+                Err(GraphError::Ended { .. }) => None,
+                driven => Some(driven.unwrap()),
+            };
         }
         5 => h.pause(),
         6 => h.stop(),
@@ -118,7 +153,7 @@ async fn act(e: &Engine, h: RunHandle, s: &RunState, rng: &mut SimRng, n: u64) -
         }
         _ => {}
     }
-    h
+    Some(h)
 }
 
 fn open(s: &RunState) -> Vec<(smallhands_core::TaskId, smallhands_core::AskId)> {

@@ -72,6 +72,13 @@ impl Journal {
             j.state.apply(s.seq, at, &event)?;
             j.after(&event, v);
         }
+        if j.state.seq > 0 {
+            let read = RunState::load(store, run).await.map_err(text)?;
+            if let Err(why) = read.check_same(&j.state) {
+                let note = format!("its snapshot leads to another state: {why}");
+                v.found(|v| &mut v.lost, note);
+            }
+        }
         Ok(j)
     }
 
