@@ -1,6 +1,37 @@
 //! Group commit, apart from any database: whatever waits is written as one batch, and only then
 //! acknowledged, in the order in which it was asked for.
 
+use std::sync::Arc;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+/// Room for what waits, in bytes: whoever asks takes it along and gives it back with the job.
+pub(crate) struct Room {
+    free: Arc<Semaphore>,
+    all: u32,
+}
+
+/// Counted in units of so many bytes, of which there may be more than a `u32` holds.
+const UNIT: usize = 1024;
+
+impl Room {
+    pub(crate) fn of(bytes: usize) -> Self {
+        let all = units(bytes);
+        Self {
+            free: Arc::new(Semaphore::new(all as usize)),
+            all,
+        }
+    }
+    /// Waits, in the order of asking. What is larger than all the room has it alone.
+    pub(crate) async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let some = units(bytes).min(self.all);
+        self.free.clone().acquire_many_owned(some).await
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
 /// Where jobs wait.
 pub(crate) trait Queue {
     /// What is asked for.

@@ -1,8 +1,9 @@
-use super::{Queue, Sink, run};
+use super::{Queue, Room, Sink, run};
+use crate::placement::at_once;
 use shuttle::{
     check_random,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         mpsc::{self, Receiver, Sender, SyncSender},
     },
     thread,
@@ -30,6 +31,34 @@ impl Queue for Waits {
 struct Asked {
     what: u32,
     done: Sender<Result<u32, String>>,
+    /// What it takes of the room, as the real one is given back: with the job.
+    room: Option<Taken>,
+}
+
+/// Room for what waits, as [`Room`](super::Room) gives it.
+#[derive(Clone)]
+struct Few(Arc<(Mutex<usize>, Condvar)>);
+
+struct Taken(Few, usize);
+
+impl Few {
+    fn take(&self, n: usize) -> Taken {
+        let (free, freed) = &*self.0;
+        let mut left = free.lock().unwrap();
+        while *left < n {
+            left = freed.wait(left).unwrap();
+        }
+        *left -= n;
+        Taken(self.clone(), n)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let (free, freed) = &*(self.0).0;
+        *free.lock().unwrap() += self.1;
+        freed.notify_all();
+    }
 }
 
 /// What happened, in order.
@@ -87,6 +116,7 @@ impl Sink for Backend {
     }
     fn tell(&mut self, job: Asked, reply: Self::Reply) {
         self.0.add(Did::Told(job.what, reply.is_ok()));
+        drop(job.room);
         drop(job.done.send(reply));
     }
 }
@@ -102,7 +132,8 @@ fn writer(queue: usize, most: usize) -> (SyncSender<Asked>, Log, thread::JoinHan
 
 fn ask(tx: &SyncSender<Asked>, what: u32) -> Receiver<Result<u32, String>> {
     let (done, reply) = mpsc::channel();
-    tx.send(Asked { what, done }).unwrap();
+    let room = None;
+    tx.send(Asked { what, done, room }).unwrap();
     reply
 }
 
@@ -214,4 +245,53 @@ fn a_waiter_that_is_gone_stops_nothing() {
         },
         TRIES,
     );
+}
+
+#[test]
+fn room_comes_back_with_each_job_whatever_became_of_it() {
+    check_random(
+        || {
+            let (tx, log, writer) = writer(2, 3);
+            let few = Few(Arc::new((Mutex::new(3), Condvar::new())));
+            // One that takes all, one that fails its batch, one that is refused, one that nobody
+            // waits for.
+            let askers: Vec<_> = [(3, 1), (2, BREAKS), (2, REFUSED), (1, 2)]
+                .map(|(n, what)| {
+                    let (tx, few) = (tx.clone(), few.clone());
+                    thread::spawn(move || {
+                        let (done, reply) = mpsc::channel();
+                        let room = Some(few.take(n));
+                        tx.send(Asked { what, done, room }).unwrap();
+                        if what != 2 {
+                            drop(reply.recv().unwrap());
+                        }
+                    })
+                })
+                .into_iter()
+                .collect();
+            drop(tx);
+            askers.into_iter().for_each(|a| a.join().unwrap());
+            writer.join().unwrap();
+            let told = log.all().into_iter();
+            let told = told.filter(|d| matches!(d, Did::Told(..))).count();
+            assert_eq!((told, *few.0.0.lock().unwrap()), (4, 3));
+        },
+        TRIES,
+    );
+}
+
+#[tokio::test]
+async fn what_is_larger_than_all_room_has_it_alone() {
+    let room = Room::of(8 << 10);
+    let small = room.take(100).await.unwrap();
+    let mut large = Box::pin(room.take(1 << 40));
+    assert!(at_once(&mut large).is_none());
+    drop(small);
+    let large = large.await.unwrap();
+    let mut next = Box::pin(room.take(1));
+    assert!(at_once(&mut next).is_none());
+    // Nothing takes no room, and does not wait.
+    assert!(at_once(&mut Box::pin(room.take(0))).is_some());
+    drop(large);
+    drop(next.await.unwrap());
 }

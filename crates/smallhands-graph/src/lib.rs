@@ -62,6 +62,8 @@ mod blobs;
 mod portable;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod weight;
 
 #[cfg(feature = "blobs")]
 pub use blobs::{DirBlobs, Swept};

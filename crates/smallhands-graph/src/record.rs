@@ -49,6 +49,15 @@ impl Record {
         }
     }
 
+    /// About how many bytes its body has, without encoding it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn weight(&self) -> usize {
+        match &self.body {
+            Body::Text(t) => t.len(),
+            Body::Event(e) => crate::weight::event(e),
+        }
+    }
+
     /// The event's fields as JSON text.
     pub fn body(&self) -> Cow<'_, str> {
         match &self.body {

@@ -42,6 +42,7 @@ pub struct SqliteStore {
     blobs: Arc<dyn BlobStore>,
     inline: Arc<AtomicUsize>,
     writer: mpsc::Sender<Job>,
+    room: group::Room,
     waiting: Arc<Waiting>,
     reader: Mutex<Connection>,
     locks: Mutex<HashMap<RunId, (u64, File)>>,
@@ -55,6 +56,8 @@ impl fmt::Debug for SqliteStore {
 
 /// So many jobs wait at most; then appends wait for the disk.
 const QUEUE: usize = 1024;
+/// And so many bytes of bodies. A larger append waits until nothing else does.
+const ROOM: usize = 64 << 20;
 /// How often the appends of other processes are looked for.
 const POLL: Duration = Duration::from_millis(25);
 
@@ -95,6 +98,7 @@ impl SqliteStore {
             blobs,
             inline,
             writer,
+            room: group::Room::of(ROOM),
             waiting,
             reader: Mutex::new(reader),
             locks: Mutex::default(),
@@ -112,9 +116,11 @@ impl SqliteStore {
     async fn submit(&self, what: Work) -> Result<u64, StoreError> {
         let gone = || StoreError::Io("the writer thread is gone".into());
         let (done, result) = oneshot::channel();
+        let room = self.room.take(what.weight()).await.map_err(|_| gone())?;
         let runtime = tokio::runtime::Handle::try_current().ok();
         let job = Job {
             what,
+            room,
             runtime,
             done,
         };

@@ -14,12 +14,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, oneshot},
+};
 
 pub(super) type Reply = Result<u64, StoreError>;
 
 pub(super) struct Job {
     pub(super) what: Work,
+    /// Given back once it is told.
+    pub(super) room: OwnedSemaphorePermit,
     /// Of who asked: blobs may need it.
     pub(super) runtime: Option<Handle>,
     pub(super) done: oneshot::Sender<Reply>,
@@ -49,6 +54,13 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// About how many bytes of bodies it brings.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(Record::weight).sum(),
+            _ => 0,
+        }
+    }
     fn level(&self) -> Durability {
         match self {
             Self::Lease { .. } => Durability::ProcessCrash,
@@ -109,8 +121,12 @@ impl Sink for Writer {
         if let (Work::Append { lease, .. }, Ok(last)) = (&job.what, &reply) {
             self.waiting.tell(&lease.run, *last);
         }
+        let Job {
+            what, room, done, ..
+        } = job;
+        drop((what, room));
         // Whoever asked may be gone; what was done counts all the same.
-        drop(job.done.send(reply));
+        drop(done.send(reply));
     }
 }
 

@@ -1,7 +1,9 @@
 //! Several processes and one journal.
 use crate::child::{self, Other};
 use smallhands_core::{RunId, Timestamp};
-use smallhands_graph::{Durability, MemoryBlobs, Record, SqliteStore, StateStore, StoreError};
+use smallhands_graph::{
+    DirBlobs, Durability, MemoryBlobs, Record, SqliteStore, StateStore, StoreError,
+};
 use std::{path::Path, sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(30);
@@ -173,4 +175,29 @@ async fn appends_of_many_at_once_are_all_there() {
     let listed = store.runs(None, 99).await.unwrap();
     assert_eq!(listed.len(), 16);
     assert!(listed.iter().all(|r| r.last == 50));
+}
+
+/// More bytes than may wait, and one append that is larger than all of that.
+#[tokio::test]
+async fn appends_that_do_not_fit_the_queue_wait_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(DirBlobs::open(dir.path().join("blobs")).unwrap());
+    let store = Arc::new(SqliteStore::open(dir.path(), blobs).unwrap());
+    let mut all = tokio::task::JoinSet::new();
+    for (n, megabytes) in [40, 70, 40, 1, 1].into_iter().enumerate() {
+        let store = Arc::clone(&store);
+        all.spawn(async move {
+            let run = RunId::from(format!("r{n}"));
+            let lease = store.lease(&run, "me", TTL).await.unwrap();
+            let body = format!("\"{}\"", "x".repeat(megabytes << 20));
+            let big = vec![Record::new("note", 1, Timestamp(1), body)];
+            let level = Durability::ProcessCrash;
+            let last = store.append(&lease, 0, big, None, level).await.unwrap();
+            (megabytes << 20, last, store.read(&run, 0, 9).await.unwrap())
+        });
+    }
+    for (len, last, read) in all.join_all().await {
+        assert_eq!((last, read.len()), (1, 1));
+        assert_eq!(read[0].record.body().len(), len + 2);
+    }
 }
