@@ -179,7 +179,9 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// # Behavior
     /// - At most one lease of a run is valid at a time; a second is [`StoreError::Held`] and names
     ///   the owner.
-    /// - The lease of a process that died, or that did not renew for `ttl`, can be taken over.
+    /// - The lease of a process that died can be taken over, and that of one that did not renew for
+    ///   `ttl`. A store that knows for certain who lives may leave it to those, however long they are
+    ///   silent, and says so: what a silent process has started may still be at work.
     /// - Each lease has a higher epoch than all before it.
     async fn lease(&self, run: &RunId, owner: &str, ttl: Duration) -> Result<Lease, StoreError>;
     /// Keeps the lease for another `ttl`.

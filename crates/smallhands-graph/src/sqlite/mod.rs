@@ -19,6 +19,7 @@ use std::{
     collections::HashMap,
     fmt,
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -35,7 +36,8 @@ use write::{Job, Work, Writer, lost};
 ///
 /// One thread writes: it takes whatever waits, appends it in one transaction and only then
 /// acknowledges (group commit). A lease is a lock on a file of its own, which the system frees when
-/// its process dies, however it dies. Bodies over [`INLINE`](Self::INLINE) bytes lie in the blob
+/// its process dies, however it dies, and not before: one that hangs keeps its runs, whatever their
+/// `ttl`, until it is ended or they are [taken](Self::take_from_holder) from it. Bodies over [`INLINE`](Self::INLINE) bytes lie in the blob
 /// store.
 pub struct SqliteStore {
     dir: PathBuf,
@@ -113,6 +115,24 @@ impl SqliteStore {
         self
     }
 
+    /// Makes the lease of a run free although the process that holds it lives: for one that hangs and
+    /// cannot be ended. From the next lease on whatever it appends is [`StoreError::LeaseLost`]. What
+    /// it has started goes on: make sure that nothing of it is still at work, or let it be found by
+    /// whoever resumes the run.
+    ///
+    /// # Errors
+    /// The lock cannot be removed.
+    pub fn take_from_holder(&self, run: &RunId) -> Result<(), StoreError> {
+        match fs::remove_file(self.lock_path(run)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock_path(&self, run: &RunId) -> PathBuf {
+        self.dir.join("locks").join(lock_name(run))
+    }
+
     async fn submit(&self, what: Work) -> Result<u64, StoreError> {
         let gone = || StoreError::Io("the writer thread is gone".into());
         let (done, result) = oneshot::channel();
@@ -186,9 +206,9 @@ impl StateStore for SqliteStore {
     }
 
     async fn lease(&self, run: &RunId, owner: &str, _: Duration) -> Result<Lease, StoreError> {
-        let path = self.dir.join("locks").join(lock_name(run));
         let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(path);
+        let file = options.create(true).truncate(false).write(true);
+        let file = file.open(self.lock_path(run));
         let file = file.map_err(|e| io_error(&e))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -209,7 +229,12 @@ impl StateStore for SqliteStore {
     }
 
     async fn renew(&self, lease: &Lease, _: Duration) -> Result<(), StoreError> {
-        self.holds(lease)
+        self.holds(lease)?;
+        // It may have been taken; then better heard now than with the next append.
+        match read::owner(&self.reader(), &lease.run)? {
+            Some((_, epoch)) if epoch == lease.epoch => Ok(()),
+            _ => Err(lost(lease)),
+        }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

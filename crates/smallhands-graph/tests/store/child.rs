@@ -56,6 +56,12 @@ impl Other {
     pub(crate) fn tell(&mut self, line: &str) {
         writeln!(self.to, "{line}").unwrap();
     }
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let (name, id) = (format!("-{name}"), self.child.id().to_string());
+        let sent = Command::new("kill").args([name, id]).status();
+        assert!(sent.unwrap().success());
+    }
     /// The next line; none when it ended.
     pub(crate) fn hear(&mut self) -> Option<String> {
         loop {

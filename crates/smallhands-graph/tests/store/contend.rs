@@ -31,6 +31,18 @@ pub(crate) async fn role(dir: &Path) {
             child::say("released");
             continue;
         }
+        if let Some(after) = line.strip_prefix("more ") {
+            let (l, after) = (held.as_ref().unwrap(), after.parse().unwrap());
+            let level = Durability::ProcessCrash;
+            let appended = store.append(l, after, note(99), None, level).await;
+            let said = [appended.map(drop), store.renew(l, TTL).await].map(|r| match r {
+                Ok(()) => "done",
+                Err(StoreError::LeaseLost { .. }) => "lost",
+                Err(e) => panic!("{e}"),
+            });
+            child::say(&said.join(" "));
+            continue;
+        }
         let after: u64 = line.parse().unwrap();
         match store.lease(&run, "one of two", TTL).await {
             Ok(l) => {
@@ -119,6 +131,49 @@ async fn a_dead_process_gives_its_lease_back_and_a_waiter_sees_what_it_wrote() {
         .append(&l, 1, note(2), None, Durability::PowerLoss)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_hangs_keeps_its_lease_until_it_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let run: RunId = "r".into();
+    let level = Durability::ProcessCrash;
+    let mut other = Other::start(child::command(&[], "lease", dir.path()));
+    assert_eq!(other.hear().unwrap(), "ready");
+    other.tell("0");
+    assert_eq!(other.hear().unwrap(), "won 1");
+    other.signal("STOP");
+    let held = store.lease(&run, "me", Duration::ZERO).await;
+    assert!(matches!(held, Err(StoreError::Held { .. })), "{held:?}");
+    // It goes on as if nothing had been.
+    other.signal("CONT");
+    other.tell("more 1");
+    assert_eq!(other.hear().unwrap(), "done done");
+    other.signal("STOP");
+    store.take_from_holder(&run).unwrap();
+    let mine = store.lease(&run, "me", TTL).await.unwrap();
+    assert_eq!(mine.epoch, 2);
+    let before = store.append(&mine, 2, note(3), None, level).await.unwrap();
+    other.signal("CONT");
+    for after in [2, 3] {
+        other.tell(&format!("more {after}"));
+        assert_eq!(other.hear().unwrap(), "lost lost");
+    }
+    store
+        .append(&mine, before, note(4), None, level)
+        .await
+        .unwrap();
+    let all = store.read(&run, 0, 9).await.unwrap();
+    let at: Vec<_> = all.iter().map(|s| s.record.at.0).collect();
+    assert_eq!(at, [1, 99, 3, 4], "nothing of it is written after that");
+    // The new lock is as good as the old one.
+    let held = open(dir.path()).lease(&run, "third", TTL).await;
+    assert!(
+        matches!(held, Err(StoreError::Held { epoch: 2, .. })),
+        "{held:?}"
+    );
+    store.take_from_holder(&"no such run".into()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
