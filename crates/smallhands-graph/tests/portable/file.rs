@@ -219,7 +219,9 @@ async fn what_a_run_needs_is_not_swept() {
     assert!(!used.contains(&waste.digest));
     let blobs = DirBlobs::open(dir.path().join("blobs")).unwrap();
     let swept = blobs.sweep(&|d| used.contains(d), Duration::ZERO).unwrap();
-    assert_eq!((swept.count, swept.bytes), (1, 5));
+    // Snapshots that others took the place of go as well.
+    assert!(swept.count >= 1 && swept.bytes >= 5, "{swept:?}");
+    assert!(store.blobs().get(&waste).await.is_err());
     exported(&e).await;
     let whole = SqliteStore::check(dir.path(), &*store.blobs())
         .await
