@@ -1,7 +1,7 @@
 //! The life of a run: pausing, dying, resuming, settling, pruning, watching.
 
 use crate::kit::{
-    Ledger, again, engine, engine_on, events, failure, graph, memory, note, seen, simulated,
+    Ledger, again, engine, engine_on, events, failure, graph, memory, note, run, seen, simulated,
     sqlite, start, state, states, stores, until, wait,
 };
 use serde_json::{Value, json};
@@ -355,4 +355,23 @@ fn nothing_ends_early_or_hangs_when_the_clock_jumps() {
         );
         assert_eq!(clock.monotonic() - began, Duration::from_secs(6));
     });
+}
+
+#[tokio::test]
+async fn numbers_are_the_same_to_the_last_bit_after_a_resume() {
+    let (stores, _dir) = stores();
+    for store in stores {
+        let halves = (1..2_000_u32).map(|n| f64::from(n).ln() * f64::from(n).sin().exp());
+        let numbers = json!(halves.collect::<Vec<_>>());
+        let given = numbers.clone();
+        let many = worker("many", move |(): (), _| {
+            let given = given.clone();
+            async move { Ok(given) }
+        });
+        let e = engine(&store, [many]);
+        let r = run(&e, [t("a", "many")]).await;
+        assert_eq!(r.state.value("a"), Some(&numbers));
+        let read = e.load(&"r".into()).await.unwrap();
+        assert_eq!(read.value("a"), Some(&numbers));
+    }
 }
