@@ -25,7 +25,7 @@ pub use repo::{CommitMeta, Imported, RepoStore, Uncommitted};
 pub use snapshot::{Change, Content, Snapshot};
 pub use spec::{
     Capabilities, DirEntry, Ended, EntryKind, Execution, Invocation, Layer, Limits, RepoSource,
-    SandboxSpec,
+    SandboxSpec, Wall,
 };
 pub use workspace::Workspace;
 

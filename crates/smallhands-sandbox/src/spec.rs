@@ -17,6 +17,31 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// Limits for every command.
     pub limits: Limits,
+    /// Walls to do without, by name; results then list what is left. Weaker, and never chosen
+    /// for you: for kernels that lack one, and for tests of the others.
+    pub without: Vec<Wall>,
+}
+
+/// A layer that can be left out; the others are what a sandbox is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Wall {
+    /// The network is the host's.
+    NetworkNamespace,
+    /// Shared memory, semaphores and message queues are the host's.
+    IpcNamespace,
+    /// What is shown of the host can be written where its owner and mode allow that, and `/proc`
+    /// is whole.
+    MountFlags,
+    /// Started as root, agents stay the host's root, without capabilities.
+    UserChange,
+    /// Commands have every capability in their user namespace.
+    Capabilities,
+    /// Files are guarded by mounts and modes alone, signals and sockets by namespaces.
+    Landlock,
+    /// Every system call is answered.
+    Seccomp,
 }
 
 /// Which files.

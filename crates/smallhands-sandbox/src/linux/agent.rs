@@ -204,7 +204,7 @@ impl Agent<'_> {
         files::checked(what.cwd.as_bytes())?;
         let launch = Launch {
             what,
-            limits: &self.policy.limits,
+            policy: self.policy,
             readable: &self.view.built.readable,
             filters: &self.filters,
             work: self.view.work.as_fd(),

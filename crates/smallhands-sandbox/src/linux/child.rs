@@ -2,11 +2,11 @@
 
 use super::{
     at, landlock, limits, mounts,
-    proto::{Command, Fault},
+    proto::{Command, Fault, Policy},
     seccomp::Filters,
-    sys,
+    sys, sys_priv,
 };
-use crate::Limits;
+use crate::Wall;
 use std::{
     ffi::CString,
     fs::File,
@@ -19,7 +19,7 @@ const WRITABLE: [&str; 3] = ["/workspace", "/tmp", "/dev/shm"];
 /// All that a command needs, made before the fork.
 pub(super) struct Launch<'a> {
     pub(super) what: &'a Command,
-    pub(super) limits: &'a Limits,
+    pub(super) policy: &'a Policy,
     pub(super) readable: &'a [String],
     pub(super) filters: &'a Filters,
     pub(super) work: BorrowedFd<'a>,
@@ -44,9 +44,17 @@ fn prepare(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3]) -> Result<(), Fault> {
     enter(l.work, &l.what.cwd)?;
     let devices = mounts::DEVICES.map(|d| format!("/dev/{d}"));
     let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
-    landlock::restrict(&WRITABLE, l.readable, &devices)?;
-    limits::apply(l.limits).map_err(at("limits"))?;
-    l.filters.install()
+    if l.policy.has(Wall::Landlock) {
+        landlock::restrict(&WRITABLE, l.readable, &devices)?;
+    }
+    limits::apply(&l.policy.limits).map_err(at("limits"))?;
+    if !l.policy.has(Wall::Capabilities) {
+        sys_priv::keep_capabilities().map_err(at("capabilities"))?;
+    }
+    if l.policy.has(Wall::Seccomp) {
+        l.filters.install()?;
+    }
+    Ok(())
 }
 
 fn enter(work: BorrowedFd<'_>, cwd: &str) -> Result<(), Fault> {

@@ -68,13 +68,14 @@ impl Den {
         go().map_err(setup(state_dir))
     }
 
-    /// A directory for one sandbox, with what the helper expects in it.
-    pub(super) fn private(self: &Arc<Self>) -> Result<Private, SandboxError> {
+    /// A directory for one sandbox, with what the helper expects in it; for an agent that is
+    /// another user than we, where there is one and it is wanted.
+    pub(super) fn private(self: &Arc<Self>, other_user: bool) -> Result<Private, SandboxError> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(n.to_string());
         let go = || -> io::Result<()> {
             make_dir(&path, 0o700)?;
-            let ids = agent_ids();
+            let ids = agent_ids().filter(|_| other_user);
             for name in ["root", "lower", "upper", "work"] {
                 let dir = path.join(name);
                 make_dir(&dir, 0o755)?;

@@ -5,6 +5,7 @@ use super::{
     proto::{self, Fault, Policy, Reply, Say},
     seccomp, sys, sys_priv,
 };
+use crate::Wall;
 use std::{fs, io, os::unix::net::UnixStream, time::Duration};
 
 const NAMESPACES: [(libc::c_int, &str); 6] = [
@@ -86,6 +87,7 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
     // Best effort: when memory runs out, the kernel should look here first.
     drop(fs::write("/proc/self/oom_score_adj", "500"));
     let start = match agent_ids() {
+        Some(_) if !p.has(Wall::UserChange) => Start::Root(0, 0),
         Some((uid, gid)) if sys_priv::can_administer() => Start::Root(uid, gid),
         Some((uid, gid)) if sys_priv::can_change_uid() => {
             sys_priv::become_user(uid, gid).map_err(|e| Fault::setup("change of user", e))?;
@@ -98,10 +100,18 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
     if matches!(start, Start::Rootless { .. }) {
         user_namespace()?;
     }
-    for (flag, layer) in NAMESPACES {
+    for (flag, layer) in namespaces(p) {
         sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
     }
     Ok(start)
+}
+
+fn namespaces(p: &Policy) -> impl Iterator<Item = (libc::c_int, &'static str)> {
+    NAMESPACES.into_iter().filter(|(flag, _)| match *flag {
+        libc::CLONE_NEWNET => p.has(Wall::NetworkNamespace),
+        libc::CLONE_NEWIPC => p.has(Wall::IpcNamespace),
+        _ => true,
+    })
 }
 
 /// A user namespace in which we are who we are, but never root, and nobody else exists.
@@ -152,7 +162,9 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
         Start::Root(uid, gid) => (uid, gid),
         Start::Rootless { .. } => (sys_priv::uid(), sys_priv::gid()),
     };
-    sys::loopback_up().map_err(at("loopback"))?;
+    if p.has(Wall::NetworkNamespace) {
+        sys::loopback_up().map_err(at("loopback"))?;
+    }
     sys::set_hostname("sandbox").map_err(at("host name"))?;
     let view = mounts::build(p, ids)?;
     if matches!(start, Start::Root(..)) {
@@ -160,7 +172,9 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
         // The mounts stay with the old namespace: nobody inside has a right over them.
         user_namespace()?;
     }
-    sys_priv::drop_capabilities().map_err(at("capabilities"))?;
+    if p.has(Wall::Capabilities) {
+        sys_priv::drop_capabilities().map_err(at("capabilities"))?;
+    }
     sys_priv::no_new_privs().map_err(|e| Fault::Unavailable {
         layer: "no_new_privs".into(),
         reason: e.to_string(),
@@ -172,20 +186,37 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
     // Commands have the same uid; without this they could look into PID 1.
     sys::set_dumpable(false).map_err(at("dumpable"))?;
     sys::die_with_parent().map_err(at("parent"))?;
-    let abi = sys_priv::landlock_abi().map_err(|e| landlock::missing(&e))?;
-    sys_priv::seccomp_available().map_err(|e| seccomp::unavailable(&e.to_string()))?;
+    let mut enforced = layers(p, &view)?;
+    enforced.extend(limits::in_force(&p.limits).map_err(at("limits"))?);
+    Ok((agent::View::open(view).map_err(at("workspace"))?, enforced))
+}
+
+/// Names what stands, and makes sure that commands can put the rest on themselves.
+fn layers(p: &Policy, view: &mounts::View) -> Result<Vec<String>, Fault> {
     let mut enforced: Vec<String> = vec!["user namespace".into()];
-    enforced.extend(NAMESPACES.iter().map(|(_, name)| (*name).into()));
-    enforced.extend(["proc", "pivot_root", "no capabilities", "no_new_privs"].map(String::from));
-    enforced.push(format!("landlock abi {}", abi.min(landlock::NEWEST)));
-    enforced.push("seccomp".into());
+    enforced.extend(namespaces(p).map(|(_, name)| name.into()));
+    enforced.extend(["proc", "pivot_root"].map(String::from));
+    if p.has(Wall::MountFlags) {
+        enforced.push("read-only mounts".into());
+    }
+    if p.has(Wall::Capabilities) {
+        enforced.push("no capabilities".into());
+    }
+    enforced.push("no_new_privs".into());
+    if p.has(Wall::Landlock) {
+        let abi = sys_priv::landlock_abi().map_err(|e| landlock::missing(&e))?;
+        enforced.push(format!("landlock abi {}", abi.min(landlock::NEWEST)));
+    }
+    if p.has(Wall::Seccomp) {
+        sys_priv::seccomp_available().map_err(|e| seccomp::unavailable(&e.to_string()))?;
+        enforced.push("seccomp".into());
+    }
     enforced.push(match (&p.lower, &view.copy_reason) {
         (None, _) => "empty workspace".into(),
         (_, None) => "overlay workspace".into(),
         (_, Some(why)) => format!("copied workspace ({why})"),
     });
-    enforced.extend(limits::in_force(&p.limits).map_err(at("limits"))?);
-    Ok((agent::View::open(view).map_err(at("workspace"))?, enforced))
+    Ok(enforced)
 }
 
 /// The time-outs of the agent's side of the stream.

@@ -44,7 +44,7 @@ mod sys_mount;
 mod sys_priv;
 
 use crate::{
-    Capabilities, RepoStore, Sandbox, SandboxBackend, SandboxError, SandboxSpec, Snapshot,
+    Capabilities, RepoStore, Sandbox, SandboxBackend, SandboxError, SandboxSpec, Snapshot, Wall,
 };
 use conn::Conn;
 use den::Den;
@@ -188,7 +188,9 @@ impl Inner {
         spec: &SandboxSpec,
         lower: Option<&Path>,
     ) -> Result<Conn, SandboxError> {
-        let private = self.den.private()?;
+        let private = self
+            .den
+            .private(!spec.without.contains(&Wall::UserChange))?;
         let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
         let absolute = |p: &Path| {
             std::path::absolute(p).map_err(|e| SandboxError::Setup {
@@ -203,6 +205,7 @@ impl Inner {
             copy: self.options.always_copy,
             read_only: spec.read_only.iter().map(|p| bytes(p)).collect(),
             limits: spec.limits.clone(),
+            without: spec.without.clone(),
         };
         Conn::open(helper, policy, private).await
     }

@@ -4,6 +4,7 @@ use super::{
     proto::{Fault, Policy},
     sys_mount,
 };
+use crate::Wall;
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
@@ -17,6 +18,35 @@ use std::{
 const RO: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 const NODE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 const TMPFS: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
+
+/// What mounts forbid; nothing without [`Wall::MountFlags`].
+#[derive(Clone, Copy)]
+struct Flags {
+    /// Of what is shown of the host.
+    ro: u64,
+    node: u64,
+    /// Of what can be written.
+    work: u64,
+    tmpfs: libc::c_ulong,
+}
+
+impl Flags {
+    fn of(p: &Policy) -> Self {
+        let all = Self {
+            ro: RO,
+            node: NODE,
+            work: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+            tmpfs: TMPFS,
+        };
+        let none = Self {
+            ro: 0,
+            node: 0,
+            work: 0,
+            tmpfs: 0,
+        };
+        if p.has(Wall::MountFlags) { all } else { none }
+    }
+}
 
 /// Directories of the system; a symbolic link on the host is one here.
 const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"];
@@ -72,6 +102,7 @@ fn inside(path: &Path) -> PathBuf {
 
 /// Builds everything below `root` in the private directory, which becomes the working directory.
 pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
+    let f = Flags::of(p);
     let private = libc::MS_REC | libc::MS_PRIVATE;
     let r = sys_mount::mount("none", "/", "none", private, "");
     r.map_err(|e| super::helper::namespace_fault("mount namespace", &e))?;
@@ -85,19 +116,19 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
             "tmpfs",
             "root",
             "tmpfs",
-            TMPFS,
+            f.tmpfs,
             "mode=755,size=16m,nr_inodes=16k",
         ),
     )?;
     let mut readable = vec!["/etc".to_owned(), "/proc".to_owned()];
-    system(&mut readable)?;
-    step("/etc", etc(ids))?;
-    step("/dev", dev())?;
-    step("/tmp", tmp(p.limits.tmp_bytes))?;
+    system(f, &mut readable)?;
+    step("/etc", etc(f, ids))?;
+    step("/dev", dev(f))?;
+    step("/tmp", tmp(f, p.limits.tmp_bytes))?;
     for path in &p.read_only {
-        extra(Path::new(OsStr::from_bytes(path)), &mut readable)?;
+        extra(f, Path::new(OsStr::from_bytes(path)), &mut readable)?;
     }
-    let (overlay, copy_reason) = workspace(p)?;
+    let (overlay, copy_reason) = workspace(f, p)?;
     let open = |name: &str| step(name, fs::File::open(name).map(OwnedFd::from));
     let view = View {
         overlay,
@@ -106,8 +137,10 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
         lower: p.lower.as_ref().map(|_| open("lower")).transpose()?,
         readable,
     };
-    proc()?;
-    step("root", sys_mount::make_read_only("root"))?;
+    proc(p, f)?;
+    if p.has(Wall::MountFlags) {
+        step("root", sys_mount::make_read_only("root"))?;
+    }
     step("root", std::env::set_current_dir("root"))?;
     sys_mount::pivot_here().map_err(|e| Fault::Unavailable {
         layer: "pivot_root".into(),
@@ -117,7 +150,7 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     Ok(view)
 }
 
-fn system(readable: &mut Vec<String>) -> Result<(), Fault> {
+fn system(f: Flags, readable: &mut Vec<String>) -> Result<(), Fault> {
     for name in SYSTEM {
         let host = PathBuf::from(format!("/{name}"));
         let Ok(meta) = host.symlink_metadata() else {
@@ -131,7 +164,7 @@ fn system(readable: &mut Vec<String>) -> Result<(), Fault> {
             step(name, fs::create_dir(&here))?;
             step(
                 name,
-                sys_mount::bind(host.as_os_str(), here.as_os_str(), RO),
+                sys_mount::bind(host.as_os_str(), here.as_os_str(), f.ro),
             )?;
             readable.push(format!("/{name}"));
         }
@@ -151,7 +184,7 @@ fn same_path(path: &Path, attrs: u64) -> io::Result<()> {
     sys_mount::bind(path.as_os_str(), here.as_os_str(), attrs)
 }
 
-fn etc((uid, gid): (u32, u32)) -> io::Result<()> {
+fn etc(f: Flags, (uid, gid): (u32, u32)) -> io::Result<()> {
     fs::create_dir("root/etc")?;
     let etc = Path::new("/etc");
     let mut shown: Vec<PathBuf> = ETC.iter().map(|name| etc.join(name)).collect();
@@ -160,7 +193,7 @@ fn etc((uid, gid): (u32, u32)) -> io::Result<()> {
     let others = fs::read_dir(etc)?.flatten().filter(java);
     shown.extend(others.map(|e| e.path()));
     for host in shown.iter().filter(|p| p.exists()) {
-        same_path(host, RO)?;
+        same_path(host, f.ro)?;
     }
     let passwd =
         format!("root:x:0:0::/:/usr/sbin/nologin\nagent:x:{uid}:{gid}::/tmp/home:/bin/sh\n");
@@ -172,10 +205,10 @@ fn etc((uid, gid): (u32, u32)) -> io::Result<()> {
     fs::write("root/etc/nsswitch.conf", files)
 }
 
-fn dev() -> io::Result<()> {
+fn dev(f: Flags) -> io::Result<()> {
     fs::create_dir("root/dev")?;
     for name in DEVICES {
-        same_path(&Path::new("/dev").join(name), NODE)?;
+        same_path(&Path::new("/dev").join(name), f.node)?;
     }
     symlink("/proc/self/fd", "root/dev/fd")?;
     for (name, fd) in [("stdin", 0), ("stdout", 1), ("stderr", 2)] {
@@ -187,22 +220,22 @@ fn dev() -> io::Result<()> {
         "tmpfs",
         "root/dev/shm",
         "tmpfs",
-        TMPFS | libc::MS_NOEXEC,
+        f.tmpfs | libc::MS_NOEXEC,
         shm,
     )
 }
 
-fn tmp(bytes: u64) -> io::Result<()> {
+fn tmp(f: Flags, bytes: u64) -> io::Result<()> {
     fs::create_dir("root/tmp")?;
     fs::create_dir("root/var")?;
     symlink("/tmp", "root/var/tmp")?;
     // At least a page, or tmpfs would take 0 for no limit.
     let (bytes, inodes) = (bytes.max(4096), (bytes / 4096).clamp(1024, 262_144));
     let options = format!("mode=1777,size={bytes},nr_inodes={inodes}");
-    sys_mount::mount("tmpfs", "root/tmp", "tmpfs", TMPFS, &options)
+    sys_mount::mount("tmpfs", "root/tmp", "tmpfs", f.tmpfs, &options)
 }
 
-fn extra(path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
+fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
     let shown = path.display().to_string();
     let bad = |reason: &str| Fault::Path {
         path: shown.clone(),
@@ -227,19 +260,18 @@ fn extra(path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
     if readable.iter().any(|r| r != "/etc" && path.starts_with(r)) {
         return Ok(());
     }
-    same_path(path, RO).map_err(|e| Fault::setup(format!("read-only path {shown}"), e))?;
+    same_path(path, f.ro).map_err(|e| Fault::setup(format!("read-only path {shown}"), e))?;
     readable.push(shown);
     Ok(())
 }
 
 /// An overlay on the base, or a plain directory where there is none or an overlay is refused.
-fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
+fn workspace(f: Flags, p: &Policy) -> Result<(bool, Option<String>), Fault> {
     step("/workspace", fs::create_dir("root/workspace"))?;
-    let plain = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let whole = || {
         step(
             "/workspace",
-            sys_mount::bind("upper".as_ref(), "root/workspace".as_ref(), plain),
+            sys_mount::bind("upper".as_ref(), "root/workspace".as_ref(), f.work),
         )
     };
     let Some(lower) = &p.lower else {
@@ -257,7 +289,7 @@ fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
     }
     // `userxattr` also where root mounts: the agent, without capabilities, can read it.
     let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr";
-    match sys_mount::mount("overlay", "root/workspace", "overlay", TMPFS, options) {
+    match sys_mount::mount("overlay", "root/workspace", "overlay", f.tmpfs, options) {
         Ok(()) => Ok((true, None)),
         Err(e) => {
             whole()?;
@@ -266,9 +298,9 @@ fn workspace(p: &Policy) -> Result<(bool, Option<String>), Fault> {
     }
 }
 
-fn proc() -> Result<(), Fault> {
+fn proc(p: &Policy, f: Flags) -> Result<(), Fault> {
     step("/proc", fs::create_dir("root/proc"))?;
-    let flags = TMPFS | libc::MS_NOEXEC;
+    let flags = f.tmpfs | libc::MS_NOEXEC;
     sys_mount::mount("proc", "root/proc", "proc", flags, "").map_err(|e| Fault::Unavailable {
         layer: "proc".into(),
         reason: format!("a fresh /proc cannot be mounted: {e}"),
@@ -276,6 +308,14 @@ fn proc() -> Result<(), Fault> {
               procMount: Unmasked in Kubernetes"
             .into(),
     })?;
+    if p.has(Wall::MountFlags) {
+        guard_proc()?;
+    }
+    Ok(())
+}
+
+/// Takes away what configures the kernel, and hides what tells of it.
+fn guard_proc() -> Result<(), Fault> {
     for name in ["sys", "irq", "bus", "fs", "acpi", "scsi", "sysrq-trigger"] {
         let path = format!("root/proc/{name}");
         if Path::new(&path).exists() {

@@ -46,7 +46,7 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
 /// What was in force around a command that ran.
 async fn attempt(inner: &Inner) -> Result<Vec<String>, SandboxError> {
     let helper = inner.helper()?;
-    let base = inner.den.private()?;
+    let base = inner.den.private(true)?;
     let lower = base.path().join("upper");
     let spec = SandboxSpec::default();
     let conn = inner.start_on(helper, &spec, Some(&lower)).await?;

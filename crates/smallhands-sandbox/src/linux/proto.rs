@@ -3,7 +3,7 @@
 //! A frame is two little-endian `u32` lengths, a JSON head and raw bytes. After set-up nothing but
 //! this stream connects the two, so an agent in a virtual machine can speak the same.
 
-use crate::{Change, DirEntry, Ended, Limits, SandboxError};
+use crate::{Change, DirEntry, Ended, Limits, SandboxError, Wall};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -26,6 +26,14 @@ pub(super) struct Policy {
     pub(super) copy: bool,
     pub(super) read_only: Vec<Vec<u8>>,
     pub(super) limits: Limits,
+    pub(super) without: Vec<Wall>,
+}
+
+impl Policy {
+    /// Whether a wall is wanted.
+    pub(super) fn has(&self, wall: Wall) -> bool {
+        !self.without.contains(&wall)
+    }
 }
 
 /// What the host asks; several requests may be under way.

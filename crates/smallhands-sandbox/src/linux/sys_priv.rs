@@ -70,6 +70,29 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     check_long(r).map(drop)
 }
 
+/// Lets the next program have every capability that this process has.
+pub(super) fn keep_capabilities() -> io::Result<()> {
+    let mut head = CapHeader {
+        version: CAP_V3,
+        pid: 0,
+    };
+    let mut data: [CapData; 2] = Default::default();
+    // SAFETY: header and the two data words of version 3 live across the call.
+    let r = unsafe { libc::syscall(libc::SYS_capget, &raw mut head, data.as_mut_ptr()) };
+    check_long(r)?;
+    for d in &mut data {
+        d.inheritable = d.permitted;
+    }
+    // SAFETY: as above.
+    let r = unsafe { libc::syscall(libc::SYS_capset, &raw mut head, data.as_ptr()) };
+    check_long(r)?;
+    let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+    for cap in (0..64).filter(|c| data[*c / 32].permitted & (1 << (c % 32)) != 0) {
+        prctl(libc::PR_CAP_AMBIENT, raise, cap as libc::c_ulong)?;
+    }
+    Ok(())
+}
+
 pub(super) fn uid() -> u32 {
     // SAFETY: cannot fail and takes nothing.
     unsafe { libc::geteuid() }

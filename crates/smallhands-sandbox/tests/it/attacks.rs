@@ -2,7 +2,7 @@
 //! same thing works outside.
 
 use crate::support::{Boxed, World, close, host};
-use smallhands_sandbox::{Ended, Invocation, Limits, SandboxError, SandboxSpec};
+use smallhands_sandbox::{Ended, Invocation, Limits, SandboxError, SandboxSpec, Wall};
 use std::{fs, net::TcpListener, path::Path, time::Duration};
 
 /// A call by number through python, which tells the error by name.
@@ -381,6 +381,41 @@ pub(crate) fn landlock_is_in_force() {
         w.refused(&s, "kill -0 1");
     }
     close(s);
+}
+
+/// What is left out is gone, is not said to be in force, and takes nothing else with it.
+pub(crate) fn a_wall_is_left_out_by_name_only() {
+    let w = World::new();
+    for (wall, listed, script) in [
+        (Wall::Landlock, "landlock", "echo x > /proc/self/comm"),
+        (Wall::Seccomp, "seccomp", "unshare -U true"),
+        (
+            Wall::NetworkNamespace,
+            "network namespace",
+            "test $(wc -l < /proc/net/dev) -gt 3 || test -e /proc/net/tcp",
+        ),
+        (
+            Wall::MountFlags,
+            "read-only mounts",
+            "grep ' / .* rw,' /proc/self/mountinfo",
+        ),
+        (
+            Wall::Capabilities,
+            "no capabilities",
+            "grep -v 0000000000000000 /proc/self/status | grep CapEff",
+        ),
+    ] {
+        let spec = SandboxSpec {
+            without: vec![wall],
+            ..w.spec()
+        };
+        let s = w.try_open(&spec).unwrap();
+        let (weaker, whole) = (w.sh(&s, script), w.sh(&w.open(), "true"));
+        assert!(weaker.ok(), "{wall:?}: {}", weaker.text());
+        let without = whole.enforced.iter().filter(|e| !e.starts_with(listed));
+        assert!(without.eq(weaker.enforced.iter()), "{:?}", weaker.enforced);
+        close(s);
+    }
 }
 
 /// Behind Landlock and the uid nobody would notice the loss of these, so they are looked at.

@@ -57,6 +57,7 @@ fn main() {
             an_output_flood_does_not_fill_the_host,
             read_only_paths_are_shown_and_refused,
             landlock_is_in_force,
+            a_wall_is_left_out_by_name_only,
             mounts_are_restricted,
         },
         hosts::{
