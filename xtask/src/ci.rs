@@ -26,6 +26,7 @@ const STAGES: &[Stage] = &[
     ("examples and benches", examples),
     ("kill -9, 10 times", || tortured("kill9", 10)),
     ("torture graph, 300 kills", || tortured("graph", 300)),
+    ("torture sandbox", || tortured("sandbox", 0)),
     ("figures: spine", || {
         bench::run("spine", bench::Flags::default())
     }),

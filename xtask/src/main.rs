@@ -15,7 +15,7 @@ cargo xtask test [--slow]    set up what tests need and run all of them; --slow 
 cargo xtask examples         run every example, and every bench a few times
 cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; graph: --full: the slow too;
                              --anchors: LangGraph too, got with pip)
-cargo xtask torture NAME     faults: kill9, graph, lease  (--json; kill9, graph: --kills N;
+cargo xtask torture NAME     faults and attacks: kill9, graph, lease, sandbox  (--json; kill9, graph: --kills N;
                              graph: --seed S, --durability power-loss; lease: --tries N)
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network

@@ -27,7 +27,8 @@ pub(crate) fn run(name: &str, t: &Torture) -> Result {
         "kill9" => kill9(t.kills.unwrap_or(10), t.json),
         "graph" => graph(t),
         "lease" => lease(t),
-        _ => Err("there are: torture kill9 | graph | lease".into()),
+        "sandbox" => sandbox(t.json),
+        _ => Err("there are: torture kill9 | graph | lease | sandbox".into()),
     }
 }
 
@@ -50,6 +51,20 @@ fn lease(t: &Torture) -> Result {
     let mut c = cargo(&["run", "--quiet", "-p", "smallhands-torture", "--", "lease"]);
     c.args(["--tries", &t.tries.unwrap_or(1000).to_string()]);
     crate::tools::run(c.args(t.json.then_some("--json")))
+}
+
+/// `sandbox`: named attacks (`tests/attacks`), outside where they must succeed, inside where they must
+/// not, and with walls taken away; and hosts and helpers killed, after which nothing may be left.
+fn sandbox(json: bool) -> Result {
+    // Its second program is what runs inside.
+    crate::tools::run(&mut cargo(&[
+        "build",
+        "--quiet",
+        "-p",
+        "smallhands-attacks",
+    ]))?;
+    let mut c = cargo(&["run", "--quiet", "-p", "smallhands-attacks"]);
+    crate::tools::run(c.args(json.then_some(["--", "--json"]).into_iter().flatten()))
 }
 
 /// `kill9`: the program's whole process group is killed at random moments, then the run resumed,

@@ -1,0 +1,25 @@
+//! One attack, named by the first argument. Exits with 0 if it succeeded, with 10 if it was refused.
+
+use smallhands_attacks::{Baits, REFUSED, all};
+use std::{env, process::exit};
+
+fn main() {
+    let name = env::args().nth(1).unwrap_or_default();
+    let baits = Baits::read(env::args().skip(2));
+    let Some(probe) = all().into_iter().find(|p| p.name == name) else {
+        eprintln!("no attack is called `{name}`");
+        exit(2);
+    };
+    match (probe.run)(&baits) {
+        Ok(()) => println!("it succeeded"),
+        // A bait that is missing is a fault of ours.
+        Err(e) if e.to_string().contains("no bait") => {
+            eprintln!("{e}");
+            exit(2);
+        }
+        Err(e) => {
+            println!("{e}");
+            exit(REFUSED);
+        }
+    }
+}
