@@ -17,6 +17,9 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// Limits for every command.
     pub limits: Limits,
+    /// Layers and limits that must be in force, by the names that [`Capabilities`] and results
+    /// give them; each is an error where it cannot be had.
+    pub require: Vec<String>,
     /// Walls to do without, by name; results then list what is left. Weaker, and never chosen
     /// for you: for kernels that lack one, and for tests of the others.
     pub without: Vec<Wall>,
@@ -51,7 +54,7 @@ pub struct RepoSource {
     pub commit: String,
 }
 
-/// Limits of each command; `None` is no limit.
+/// Limits of each command, where not said otherwise; `None` is no limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -65,6 +68,11 @@ pub struct Limits {
     pub open_files: Option<u64>,
     /// Processes and threads.
     pub processes: Option<u64>,
+    /// Memory of the whole sandbox, files that are only in memory too. Where control groups may be
+    /// made; to insist, name `memory cgroup` in [`SandboxSpec::require`].
+    pub total_memory_bytes: Option<u64>,
+    /// Thousandths of a processor for the whole sandbox, as above with `cpu cgroup`.
+    pub cpu_thousandths: Option<u64>,
     /// Size of `/tmp`, in bytes.
     pub tmp_bytes: u64,
 }
@@ -77,6 +85,8 @@ impl Default for Limits {
             file_bytes: Some(1 << 30),
             open_files: Some(1024),
             processes: Some(512),
+            total_memory_bytes: Some(4 << 30),
+            cpu_thousandths: None,
             tmp_bytes: 512 << 20,
         }
     }
@@ -134,6 +144,8 @@ pub enum Ended {
     Signaled(i32),
     /// At its deadline.
     TimedOut,
+    /// Killed because the sandbox as a whole needed more memory than it has.
+    OutOfMemory,
     /// It could not be started: no such program, not executable.
     NotStarted(String),
 }

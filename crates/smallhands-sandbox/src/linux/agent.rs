@@ -9,6 +9,7 @@ use super::{
     seccomp::Filters,
     sys,
 };
+use crate::Wall;
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -136,6 +137,10 @@ impl Agent<'_> {
         }
         if let Some(r) = self.running.take_if(|r| r.is_over()) {
             r.finish(&self.children, self.sock)?;
+            if self.policy.has(Wall::IpcNamespace) {
+                // Memory that no process has, and that the next command would lack.
+                sys::remove_segments();
+            }
         }
         Ok(true)
     }

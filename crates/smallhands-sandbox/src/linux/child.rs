@@ -9,7 +9,7 @@ use super::{
 use crate::Wall;
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -44,6 +44,9 @@ fn prepare(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3]) -> Result<(), Fault> {
     enter(l.work, &l.what.cwd)?;
     let devices = mounts::DEVICES.map(|d| format!("/dev/{d}"));
     let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    // And at commands before PID 1. As a copy of that, its own files in /proc are not its own.
+    sys::set_dumpable(true).map_err(at("dumpable"))?;
+    drop(fs::write("/proc/self/oom_score_adj", "800"));
     if l.policy.has(Wall::Landlock) {
         landlock::restrict(&WRITABLE, l.readable, &devices)?;
     }

@@ -3,6 +3,7 @@
 
 use super::{
     answer::{Answer, Coming, Live, Pending, announce},
+    cgroup::{Group, Memory},
     den::Private,
     output::Ring,
     proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
@@ -43,6 +44,9 @@ pub(super) struct Conn {
     next: AtomicU64,
     /// Layers and limits in force.
     pub(super) enforced: Vec<String>,
+    /// Limits that were wanted and are not, and why.
+    pub(super) missing: Vec<(String, String)>,
+    pub(super) memory: Memory,
 }
 
 #[derive(Debug)]
@@ -156,6 +160,15 @@ impl Conn {
         self.wait(coming).await.map(drop)
     }
 
+    /// Whether a layer or limit is in force, by its name or by all that is said of it.
+    pub(super) fn has(&self, layer: &str) -> bool {
+        let named = |e: &String| {
+            e.strip_prefix(layer)
+                .is_some_and(|r| r.is_empty() || r.starts_with(' '))
+        };
+        self.enforced.iter().any(named)
+    }
+
     pub(super) fn lost(&self) -> SandboxError {
         let why = self.shared.state().lost.clone();
         SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
@@ -212,8 +225,12 @@ fn keep(
             return;
         }
     };
-    let hello = greet(&mut sock, policy);
-    let opened = hello.and_then(|enforced| connect(&sock, enforced));
+    // Before it starts anything that would not be in the group.
+    let joined = private.group.join(child.id());
+    let hello = joined
+        .map_err(|e| setup("control group", &e))
+        .and_then(|()| greet(&mut sock, policy));
+    let opened = hello.and_then(|enforced| connect(&sock, enforced, &private.group));
     match opened {
         Err(e) => {
             drop(sock.shutdown(Shutdown::Both));
@@ -227,7 +244,10 @@ fn keep(
             let why = read_all(&mut sock, &shared);
             shared.hang_up();
             let said = bury(&mut child);
-            let why = format!("{why}{said}");
+            let why = match private.group.memory.out_of_memory() {
+                0 => format!("{why}{said}"),
+                _ => "all of it together needed more than limits.total_memory_bytes".into(),
+            };
             let pending = {
                 let mut state = shared.state();
                 state.lost = Some(why.clone());
@@ -274,7 +294,11 @@ fn greet(sock: &mut UnixStream, policy: &Policy) -> Result<Vec<String>, SandboxE
     }
 }
 
-fn connect(sock: &UnixStream, enforced: Vec<String>) -> Result<(Conn, Arc<Shared>), SandboxError> {
+fn connect(
+    sock: &UnixStream,
+    mut enforced: Vec<String>,
+    group: &Group,
+) -> Result<(Conn, Arc<Shared>), SandboxError> {
     let clone = || sock.try_clone().map_err(|e| setup("helper", &e));
     let shared = Arc::new(Shared {
         sock: clone()?,
@@ -295,11 +319,14 @@ fn connect(sock: &UnixStream, enforced: Vec<String>) -> Result<(Conn, Arc<Shared
             }
         })
         .map_err(|e| setup("thread", &e))?;
+    enforced.extend(group.enforced.iter().cloned());
     let conn = Conn {
         shared: shared.clone(),
         frames,
         next: AtomicU64::new(1),
         enforced,
+        missing: group.missing.clone(),
+        memory: group.memory.clone(),
     };
     Ok((conn, shared))
 }

@@ -1,10 +1,14 @@
 //! Private directories of sandboxes below the state directory, and who cleans up after the dead.
 
-use super::{agent_ids, outer_mode, sys_priv};
-use crate::SandboxError;
+use super::{
+    agent_ids,
+    cgroup::{self, Group, Places},
+    outer_mode, sys_priv,
+};
+use crate::{Limits, SandboxError};
 use std::{
     fs::{self, File, Permissions},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -13,6 +17,7 @@ use std::{
     },
 };
 
+/// Holds the places where its owner makes control groups, a line each.
 const LOCK: &str = "lock";
 
 /// A directory that this process owns as long as it holds the lock in it.
@@ -20,6 +25,7 @@ const LOCK: &str = "lock";
 pub(super) struct Den {
     path: PathBuf,
     next: AtomicU64,
+    places: Places,
     _lock: File,
 }
 
@@ -27,6 +33,7 @@ pub(super) struct Den {
 #[derive(Debug)]
 pub(super) struct Private {
     path: PathBuf,
+    pub(super) group: Group,
     _den: Arc<Den>,
 }
 
@@ -54,12 +61,17 @@ impl Den {
                 let name = format!("{}-{}-{n}", std::process::id(), start_time()?);
                 let path = boxes.join(name);
                 make_dir(&path, outer_mode())?;
-                let lock = File::create(path.join(LOCK))?;
+                let mut lock = File::create(path.join(LOCK))?;
                 // Another janitor may have come between the last two lines.
                 if lock.try_lock().is_ok() && lock.metadata()?.nlink() > 0 {
+                    let places = Places::find();
+                    let dirs = places.dirs().into_iter().map(PathBuf::into_os_string);
+                    let dirs: Vec<_> = dirs.collect();
+                    lock.write_all(dirs.join("\n".as_ref()).as_encoded_bytes())?;
                     return Ok(Self {
                         path,
                         next: AtomicU64::new(0),
+                        places,
                         _lock: lock,
                     });
                 }
@@ -70,7 +82,11 @@ impl Den {
 
     /// A directory for one sandbox, with what the helper expects in it; for an agent that is
     /// another user than we, where there is one and it is wanted.
-    pub(super) fn private(self: &Arc<Self>, other_user: bool) -> Result<Private, SandboxError> {
+    pub(super) fn private(
+        self: &Arc<Self>,
+        other_user: bool,
+        limits: &Limits,
+    ) -> Result<Private, SandboxError> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(n.to_string());
         let go = || -> io::Result<()> {
@@ -89,8 +105,12 @@ impl Den {
             }
         };
         go().map_err(setup(&path))?;
+        let group = self
+            .places
+            .group(&format!("{}{n}", prefix(&self.path)), limits);
         Ok(Private {
             path,
+            group,
             _den: self.clone(),
         })
     }
@@ -111,10 +131,17 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
+        // The group goes by itself.
         if let Err(e) = remove_tree(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, "a sandbox's files stay behind");
         }
     }
+}
+
+/// How the names of a process's control groups begin.
+fn prefix(den: &Path) -> String {
+    let name = den.file_name().unwrap_or_default().to_string_lossy();
+    format!("smallhands-{name}-")
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
@@ -147,6 +174,8 @@ fn clean(boxes: &Path) -> io::Result<()> {
         };
         if lock.try_lock().is_ok() {
             // Its owner is dead. Another janitor at the same work is no harm.
+            let places = fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+            cgroup::sweep(places.lines().map(PathBuf::from), &prefix(&path));
             drop(remove_tree(&path));
         }
     }

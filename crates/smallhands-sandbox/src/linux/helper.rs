@@ -84,8 +84,8 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
         );
         return Err(Fault::setup("helper", why));
     }
-    // Best effort: when memory runs out, the kernel should look here first.
-    drop(fs::write("/proc/self/oom_score_adj", "500"));
+    // Best effort: when memory runs out, the kernel should look here rather than at the host.
+    drop(fs::write("/proc/self/oom_score_adj", "300"));
     let start = match agent_ids() {
         Some(_) if !p.has(Wall::UserChange) => Start::Root(0, 0),
         Some((uid, gid)) if sys_priv::can_administer() => Start::Root(uid, gid),

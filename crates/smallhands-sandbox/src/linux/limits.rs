@@ -44,11 +44,18 @@ pub(super) fn in_force(l: &Limits) -> io::Result<Vec<String>> {
             _ => format!("{name} {value}"),
         });
     }
-    out.push(format!("/tmp {}", bytes(l.tmp_bytes)));
+    out.push(format!("/tmp {}", bytes(in_memory(l, l.tmp_bytes))));
     Ok(out)
 }
 
-fn bytes(n: u64) -> String {
+/// The size of a file system in memory: what lies there between commands must leave PID 1 some.
+pub(super) fn in_memory(l: &Limits, wanted: u64) -> u64 {
+    let most = l.total_memory_bytes.map_or(u64::MAX, |all| all / 4);
+    // At least a page, or tmpfs would take 0 for no limit.
+    wanted.min(most).max(4096)
+}
+
+pub(super) fn bytes(n: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units
         .iter()

@@ -24,6 +24,7 @@
 mod agent;
 mod answer;
 mod at;
+mod cgroup;
 mod changes;
 mod child;
 mod conn;
@@ -188,9 +189,8 @@ impl Inner {
         spec: &SandboxSpec,
         lower: Option<&Path>,
     ) -> Result<Conn, SandboxError> {
-        let private = self
-            .den
-            .private(!spec.without.contains(&Wall::UserChange))?;
+        let other_user = !spec.without.contains(&Wall::UserChange);
+        let private = self.den.private(other_user, &spec.limits)?;
         let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
         let absolute = |p: &Path| {
             std::path::absolute(p).map_err(|e| SandboxError::Setup {
@@ -207,7 +207,29 @@ impl Inner {
             limits: spec.limits.clone(),
             without: spec.without.clone(),
         };
-        Conn::open(helper, policy, private).await
+        let conn = Conn::open(helper, policy, private).await?;
+        // Dropped, it ends.
+        match spec.require.iter().find(|r| !conn.has(r)) {
+            Some(layer) => Err(missing(layer, &conn)),
+            None => Ok(conn),
+        }
+    }
+}
+
+/// Something that was asked for by name is not in force.
+fn missing(layer: &str, conn: &Conn) -> SandboxError {
+    let why = conn.missing.iter().find(|(name, _)| name == layer);
+    let (reason, fix) = match why {
+        Some((_, why)) => (why.clone(), cgroup::FIX),
+        None => (
+            "it is not in force".to_owned(),
+            "see what is with `smallhands doctor --sandbox`, or do not require it",
+        ),
+    };
+    SandboxError::Unavailable {
+        layer: layer.into(),
+        reason,
+        fix: fix.into(),
     }
 }
 

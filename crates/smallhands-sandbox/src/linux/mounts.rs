@@ -1,6 +1,7 @@
 //! The file system that a sandbox sees, built from nothing.
 
 use super::{
+    limits,
     proto::{Fault, Policy},
     sys_mount,
 };
@@ -69,6 +70,9 @@ pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urando
 /// Places that only the sandbox itself fills.
 const OURS: [&str; 4] = ["/workspace", "/proc", "/dev", "/sys"];
 
+/// What is granted may lie in these, but not be one of them.
+const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
+
 /// What was built, still below the old root.
 #[derive(Debug)]
 pub(super) struct View {
@@ -123,8 +127,11 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     let mut readable = vec!["/etc".to_owned(), "/proc".to_owned()];
     system(f, &mut readable)?;
     step("/etc", etc(f, ids))?;
-    step("/dev", dev(f))?;
-    step("/tmp", tmp(f, p.limits.tmp_bytes))?;
+    step("/dev", dev(f, limits::in_memory(&p.limits, 64 << 20)))?;
+    step(
+        "/tmp",
+        tmp(f, limits::in_memory(&p.limits, p.limits.tmp_bytes)),
+    )?;
     for path in &p.read_only {
         extra(f, Path::new(OsStr::from_bytes(path)), &mut readable)?;
     }
@@ -205,7 +212,7 @@ fn etc(f: Flags, (uid, gid): (u32, u32)) -> io::Result<()> {
     fs::write("root/etc/nsswitch.conf", files)
 }
 
-fn dev(f: Flags) -> io::Result<()> {
+fn dev(f: Flags, shm_bytes: u64) -> io::Result<()> {
     fs::create_dir("root/dev")?;
     for name in DEVICES {
         same_path(&Path::new("/dev").join(name), f.node)?;
@@ -215,22 +222,22 @@ fn dev(f: Flags) -> io::Result<()> {
         symlink(format!("/proc/self/fd/{fd}"), format!("root/dev/{name}"))?;
     }
     fs::create_dir("root/dev/shm")?;
-    let shm = "mode=1777,size=64m,nr_inodes=16k";
+    let shm = format!("mode=1777,size={shm_bytes},nr_inodes=16k");
     sys_mount::mount(
         "tmpfs",
         "root/dev/shm",
         "tmpfs",
         f.tmpfs | libc::MS_NOEXEC,
-        shm,
+        &shm,
     )
 }
 
 fn tmp(f: Flags, bytes: u64) -> io::Result<()> {
     fs::create_dir("root/tmp")?;
     fs::create_dir("root/var")?;
-    symlink("/tmp", "root/var/tmp")?;
-    // At least a page, or tmpfs would take 0 for no limit.
-    let (bytes, inodes) = (bytes.max(4096), (bytes / 4096).clamp(1024, 262_144));
+    // Relative, or what is granted below it would be put where it leads now: outside.
+    symlink("../tmp", "root/var/tmp")?;
+    let inodes = (bytes / 4096).clamp(1024, 262_144);
     let options = format!("mode=1777,size={bytes},nr_inodes={inodes}");
     sys_mount::mount("tmpfs", "root/tmp", "tmpfs", f.tmpfs, &options)
 }
@@ -247,7 +254,7 @@ fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault>
             "a read-only path is absolute, without `..`, and not the root",
         ));
     }
-    if OURS.iter().any(|o| path.starts_with(o)) || path == Path::new("/tmp") {
+    if OURS.iter().any(|o| path.starts_with(o)) || TMP.iter().any(|t| path == Path::new(t)) {
         return Err(bad("the sandbox keeps this place for itself"));
     }
     if SYSTEM

@@ -1,7 +1,7 @@
 //! What works here, found out by doing it.
 
-use super::{Inner, proto::Command};
-use crate::{Capabilities, Layer, SandboxError, SandboxSpec};
+use super::{Inner, cgroup, proto::Command};
+use crate::{Capabilities, Layer, Limits, SandboxError, SandboxSpec};
 use std::fs;
 
 /// In the order in which the helper sets them up.
@@ -20,11 +20,14 @@ const LAYERS: [&str; 12] = [
     "seccomp",
 ];
 
+/// What was in force, and what was not, and why.
+type Tried = (Vec<String>, Vec<(String, String)>);
+
 /// Opens a throw-away sandbox on an empty base, and runs a command in it.
 pub(super) async fn probe(inner: &Inner) -> Capabilities {
     let tried = attempt(inner).await;
     let mut layers = match &tried {
-        Ok(enforced) => LAYERS.iter().map(|name| works(name, enforced)).collect(),
+        Ok((enforced, _)) => LAYERS.iter().map(|name| works(name, enforced)).collect(),
         Err(e) => broken(e),
     };
     layers.push(overlay(&tried));
@@ -34,21 +37,30 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
         required: true,
         detail: "memory, cpu time, file size, open files, processes".into(),
     });
-    layers.push(Layer {
-        name: "cgroups".into(),
-        works: false,
-        required: false,
-        detail: "not used yet: memory and cpu are limited per process, not per sandbox".into(),
-    });
+    for name in ["memory cgroup", "pids cgroup", "cpu cgroup"] {
+        layers.push(whole(name, &tried));
+    }
     Capabilities { layers }
 }
 
 /// What was in force around a command that ran.
-async fn attempt(inner: &Inner) -> Result<Vec<String>, SandboxError> {
+async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
     let helper = inner.helper()?;
-    let base = inner.den.private(true)?;
+    let none = Limits {
+        total_memory_bytes: None,
+        processes: None,
+        ..Limits::default()
+    };
+    let base = inner.den.private(true, &none)?;
     let lower = base.path().join("upper");
-    let spec = SandboxSpec::default();
+    let limits = Limits {
+        cpu_thousandths: Some(1000),
+        ..Limits::default()
+    };
+    let spec = SandboxSpec {
+        limits,
+        ..SandboxSpec::default()
+    };
     let conn = inner.start_on(helper, &spec, Some(&lower)).await?;
     let (id, coming) = conn.begin(0, None);
     let command = Command {
@@ -61,9 +73,9 @@ async fn attempt(inner: &Inner) -> Result<Vec<String>, SandboxError> {
     // Whether that can be started does not matter: the layers come before it.
     conn.send(id, super::proto::Ask::Exec(command), &[]).await?;
     let answer = conn.wait(coming).await;
-    let enforced = conn.enforced.clone();
+    let tried = (conn.enforced.clone(), conn.missing.clone());
     conn.close().await;
-    answer.map(|_| enforced)
+    answer.map(|_| tried)
 }
 
 fn works(name: &str, enforced: &[String]) -> Layer {
@@ -110,9 +122,29 @@ fn broken(e: &SandboxError) -> Vec<Layer> {
     layers
 }
 
-fn overlay(tried: &Result<Vec<String>, SandboxError>) -> Layer {
+/// A limit of the sandbox as a whole.
+fn whole(name: &str, tried: &Result<Tried, SandboxError>) -> Layer {
     let (works, detail) = match tried {
-        Ok(enforced) => match enforced.iter().find(|e| e.contains("workspace")) {
+        Err(_) => (false, "not reached".into()),
+        Ok((enforced, missing)) => match missing.iter().find(|(layer, _)| layer == name) {
+            Some((_, why)) => (false, format!("{why}; {}", cgroup::FIX)),
+            None => {
+                let layer = works(name, enforced);
+                (layer.works, layer.detail)
+            }
+        },
+    };
+    Layer {
+        name: name.into(),
+        works,
+        required: false,
+        detail,
+    }
+}
+
+fn overlay(tried: &Result<Tried, SandboxError>) -> Layer {
+    let (works, detail) = match tried {
+        Ok((enforced, _)) => match enforced.iter().find(|e| e.contains("workspace")) {
             Some(how) => (how.starts_with("overlay"), how.clone()),
             None => (false, "not in force".into()),
         },

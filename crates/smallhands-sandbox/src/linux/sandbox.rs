@@ -264,6 +264,7 @@ impl Sandbox for NativeSandbox {
         if size + command.cwd.len() > MAX_ARGUMENTS {
             return Ok(not_started("the arguments are too long", &conn));
         }
+        let killed_before = conn.memory.out_of_memory();
         let (tell, told) = mpsc::channel(256);
         let (id, coming) = conn.begin(what.max_output, Some(tell));
         let mut guard = Guard(&conn, Some(id));
@@ -283,6 +284,11 @@ impl Sandbox for NativeSandbox {
         guard.1 = None;
         let Answer { ended, kept, .. } = answer?;
         let (ended, wall) = match ended {
+            Some((How::Ended(Ended::Signaled(libc::SIGKILL)), wall))
+                if conn.memory.out_of_memory() > killed_before =>
+            {
+                (Ended::OutOfMemory, wall)
+            }
             Some((How::Ended(ended), wall)) => (ended, wall),
             Some((How::Cancelled, _)) => return Err(SandboxError::Cancelled),
             None => {

@@ -65,6 +65,10 @@ const DENIED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[libc::c_long] = &[libc::SYS_kexec_file_load];
 
+/// Younger than our libc's list; the same on every architecture: process_mrelease,
+/// open_tree_attr.
+const DENIED_YOUNG: &[libc::c_long] = &[448, 467];
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 impl Filters {
@@ -110,6 +114,7 @@ fn denied() -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = DENIED
         .iter()
         .chain(DENIED_HERE)
+        .chain(DENIED_YOUNG)
         .map(|&nr| (nr, Vec::new()))
         .collect();
     let arg = |i: u8, op: Op, value: u32| SeccompCondition::new(i, Dword, op, value.into());

@@ -314,3 +314,29 @@ pub(super) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     let r = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
     owned(check_long(r)? as libc::c_int)
 }
+
+/// Whether this process may write there.
+pub(super) fn may_write(path: &std::path::Path) -> io::Result<()> {
+    let path = cstr(path)?;
+    // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
+    check(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) })
+        .map(drop)
+}
+
+/// Removes all System V shared memory of the present ipc namespace that is ours.
+pub(super) fn remove_segments() {
+    const STAT: libc::c_int = 13;
+    const INFO: libc::c_int = 14;
+    // SAFETY: an all-zero shmid_ds is valid; it is larger than what either call writes.
+    let mut found: [libc::shmid_ds; 2] = unsafe { zeroed() };
+    // SAFETY: `found` lives across the call.
+    let last = unsafe { libc::shmctl(0, INFO, found.as_mut_ptr()) };
+    for index in 0..=last {
+        // SAFETY: as above.
+        let id = unsafe { libc::shmctl(index, STAT, found.as_mut_ptr()) };
+        if id >= 0 {
+            // SAFETY: removing takes no buffer.
+            unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
+        }
+    }
+}

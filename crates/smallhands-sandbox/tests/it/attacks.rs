@@ -176,6 +176,7 @@ pub(crate) fn dangerous_calls_are_denied() {
         ("kexec_load", libc::SYS_kexec_load, "0, 0, 0, 0"),
         ("init_module", libc::SYS_init_module, "0, 0, 0"),
         ("reboot", libc::SYS_reboot, "0, 0, 0, 0"),
+        ("open_tree_attr", 467, "-100, b'/', 1, 0, 0"),
         (
             "mknod(char)",
             libc::SYS_mknodat,
@@ -285,6 +286,7 @@ pub(crate) fn limits_bind() {
         open_files: Some(32),
         processes: Some(20),
         tmp_bytes: 4 << 20,
+        ..Limits::default()
     };
     let s = w.try_open(&SandboxSpec { limits, ..w.spec() }).unwrap();
     let py = |code: &str| w.exec(&s, &Invocation::new(["/usr/bin/python3", "-c", code]));
@@ -356,6 +358,7 @@ pub(crate) fn read_only_paths_are_shown_and_refused() {
         "/workspace/x",
         "/proc/1",
         "/tmp",
+        "/var/tmp",
         "relative",
         "/usr/../etc",
         "/dev",
@@ -363,6 +366,18 @@ pub(crate) fn read_only_paths_are_shown_and_refused() {
         let r = w.try_open(&with(Path::new(bad)));
         assert!(matches!(r, Err(SandboxError::Path { .. })), "{bad}: {r:?}");
     }
+    // Where a link of the sandbox's own leads.
+    let linked = Path::new("/var/tmp").join(format!("sbx-granted-{}", std::process::id()));
+    fs::create_dir_all(&linked).unwrap();
+    fs::write(linked.join("file"), "granted").unwrap();
+    let s = w.try_open(&with(&linked)).unwrap();
+    assert_eq!(
+        w.out(&s, &format!("cat {}/file", linked.display())),
+        "granted"
+    );
+    close(s);
+    assert!(!Path::new("/tmp").join(linked.file_name().unwrap()).exists());
+    fs::remove_dir_all(linked).unwrap();
     let r = w.try_open(&with(Path::new("/no/such/toolchain")));
     assert!(matches!(r, Err(SandboxError::Setup { .. })), "{r:?}");
 }

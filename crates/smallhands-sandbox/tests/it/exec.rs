@@ -1,7 +1,7 @@
 //! What a command gets and gives.
 
 use crate::support::{World, block_on, close};
-use smallhands_sandbox::{Ended, Invocation, SandboxError, SandboxSpec};
+use smallhands_sandbox::{Ended, Invocation, Limits, SandboxError, SandboxSpec};
 use std::{
     fs,
     time::{Duration, Instant},
@@ -106,6 +106,45 @@ async fn once_more<F: Future + Unpin>(f: &mut F) {
         std::task::Poll::Ready(())
     })
     .await;
+}
+
+/// Where groups can be made, the whole is bounded; where not, insisting is an error.
+pub(crate) fn the_whole_has_limits_or_says_why_not() {
+    let w = World::new();
+    let open = |require: &str| {
+        let limits = Limits {
+            total_memory_bytes: Some(64 << 20),
+            ..Limits::default()
+        };
+        w.try_open(&SandboxSpec {
+            limits,
+            require: vec![require.into()],
+            ..w.spec()
+        })
+    };
+    match open("memory cgroup") {
+        Ok(s) => {
+            // What stays in files leaves enough for the next command.
+            assert!(!w.sh(&s, "head -c 200000000 /dev/zero > /dev/shm/x").ok());
+            assert!(!w.sh(&s, "head -c 200000000 /dev/zero > /tmp/x").ok());
+            assert!(w.sh(&s, "true").ok());
+            let python = "x = bytearray(200 << 20)";
+            let done = w.exec(&s, &Invocation::new(["/usr/bin/python3", "-c", python]));
+            assert_eq!(done.ended, Ended::OutOfMemory);
+            close(s);
+        }
+        Err(SandboxError::Unavailable { layer, fix, .. }) => {
+            assert_eq!(layer, "memory cgroup");
+            assert!(fix.contains("Delegate"), "{fix}");
+        }
+        Err(e) => panic!("{e}"),
+    }
+    let refused = open("cpu cgroup");
+    assert!(
+        matches!(&refused, Err(SandboxError::Unavailable { layer, .. }) if layer == "cpu cgroup"),
+        "{refused:?}"
+    );
+    close(open("seccomp").unwrap());
 }
 
 pub(crate) fn what_was_in_force_is_listed() {
