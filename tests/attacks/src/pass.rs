@@ -15,6 +15,7 @@ use smallhands_sandbox::{
 };
 use std::{
     env, fs,
+    io::Read,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -80,6 +81,8 @@ pub(crate) struct Pass {
 
 /// The whole pass, told on standard output.
 pub(crate) fn pass(place: &Path, user: &str) -> Result {
+    // The end of the input: everything stands.
+    std::io::stdin().read_to_end(&mut Vec::new())?;
     host::adopt()?;
     let p = Pass::new(place, user)?;
     let brief = env::args().any(|a| a == "--brief");
@@ -144,6 +147,8 @@ impl Pass {
                 open_files: Some(128),
                 processes: Some(64),
                 tmp_bytes: 8 << 20,
+                total_memory_bytes: Some(384 << 20),
+                cpu_thousandths: None,
             },
             ..SandboxSpec::default()
         }
@@ -290,6 +295,7 @@ pub(crate) fn judge(done: &Execution) -> Got {
     match &done.ended {
         Ended::Exited(0) => Got::Succeeded,
         Ended::Exited(REFUSED) => Got::Refused(done.text().trim().to_owned()),
+        Ended::OutOfMemory => Got::Refused("killed: the sandbox has no more memory".into()),
         // Killed for what it did: by a limit, or for a call of another architecture.
         Ended::Signaled(n)
             if [
