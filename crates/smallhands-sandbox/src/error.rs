@@ -60,6 +60,9 @@ pub enum SandboxError {
     /// A blob could not be read or written.
     #[error(transparent)]
     Blob(#[from] Failure),
+    /// The process that was talked to is over.
+    #[error("the process has ended; wait() says how")]
+    Ended,
     /// The call was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -79,6 +82,7 @@ impl SandboxError {
             Self::DiskFull(_) => "sandbox.disk_full",
             Self::Repo(_) => "sandbox.repo",
             Self::Blob(_) => "sandbox.blob",
+            Self::Ended => "sandbox.ended",
             Self::Cancelled => "cancelled",
         }
     }
@@ -94,9 +98,10 @@ impl From<SandboxError> for Failure {
         let class = match &e {
             SandboxError::Blob(f) => return f.clone(),
             SandboxError::Cancelled => FailureClass::Cancelled,
-            SandboxError::NotFound(_) | SandboxError::Path { .. } | SandboxError::File { .. } => {
-                FailureClass::Task
-            }
+            SandboxError::Ended
+            | SandboxError::NotFound(_)
+            | SandboxError::Path { .. }
+            | SandboxError::File { .. } => FailureClass::Task,
             SandboxError::Repo(_) | SandboxError::NotInitialised => FailureClass::Input,
             _ => FailureClass::Unavailable,
         };

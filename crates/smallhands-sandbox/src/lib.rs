@@ -19,13 +19,13 @@ pub mod linux;
 mod repo;
 
 pub use error::SandboxError;
-pub use port::{OutputSink, Sandbox, SandboxBackend};
+pub use port::{OutputSink, Sandbox, SandboxBackend, SandboxProcess};
 #[cfg(all(feature = "linux", unix))]
 pub use repo::{CommitMeta, Imported, RepoStore, Uncommitted};
 pub use snapshot::{Change, Content, Snapshot};
 pub use spec::{
-    Capabilities, DirEntry, Ended, EntryKind, Execution, Invocation, Layer, Limits, RepoSource,
-    SandboxSpec, Wall,
+    Capabilities, DirEntry, Ended, EntryKind, Execution, Invocation, Layer, Limits, OutputStream,
+    RepoSource, SandboxSpec, SandboxUsage, Wall,
 };
 pub use workspace::Workspace;
 

@@ -1,4 +1,7 @@
-use crate::{Capabilities, DirEntry, Execution, Invocation, SandboxError, SandboxSpec};
+use crate::{
+    Capabilities, DirEntry, Execution, Invocation, OutputStream, SandboxError, SandboxSpec,
+    SandboxUsage,
+};
 use smallhands_core::{BlobRef, BlobStore, CallCx, async_trait};
 use std::fmt::Debug;
 
@@ -19,6 +22,7 @@ pub trait SandboxBackend: Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// - What the spec asks for and cannot be enforced is an error; there is no weaker sandbox.
+    /// - A layer that is required and that it does not know is an error too.
     /// - It holds exactly the files of the source, and what the snapshot changed.
     /// - What happens inside changes neither the source nor any other sandbox.
     /// - A source, snapshot or granted path that is not there is an error; so is a snapshot of
@@ -56,6 +60,27 @@ pub trait Sandbox: Debug + Send + Sync {
         live: OutputSink<'_>,
         cx: &CallCx,
     ) -> Result<Execution, SandboxError>;
+    /// Starts a command and leaves its streams to the caller: a server over standard input and
+    /// output.
+    ///
+    /// # Behavior
+    /// - It is what [`exec`](Self::exec) would run, with the same environment, limits and deadline;
+    ///   `stdin` of the invocation is written first.
+    /// - It holds the turn of the sandbox: commands, snapshots and diffs wait until it is over;
+    ///   files can be read and written. A server that is to live beside commands gets a sandbox of
+    ///   its own.
+    /// - Dropped, it is killed with everything that it started.
+    async fn spawn(
+        &self,
+        _what: &Invocation,
+        _cx: &CallCx,
+    ) -> Result<Box<dyn SandboxProcess>, SandboxError> {
+        Err(not_offered("spawn"))
+    }
+    /// What it has used since it was opened.
+    async fn usage(&self) -> Result<SandboxUsage, SandboxError> {
+        Err(not_offered("usage"))
+    }
     /// The bytes of a file.
     ///
     /// # Behavior
@@ -95,4 +120,34 @@ pub trait Sandbox: Debug + Send + Sync {
     async fn diff(&self) -> Result<String, SandboxError>;
     /// Ends it, and waits until nothing of it is left.
     async fn close(self: Box<Self>) -> Result<(), SandboxError>;
+}
+
+/// A command that runs, and the other end of its streams.
+#[async_trait]
+pub trait SandboxProcess: Debug + Send {
+    /// Writes to its standard input.
+    ///
+    /// # Behavior
+    /// - Returns when it was taken, so that a process that does not read holds up its writer.
+    /// - To a process that is over it is [`SandboxError::Ended`].
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), SandboxError>;
+    /// Ends its standard input.
+    async fn close_stdin(&mut self) -> Result<(), SandboxError>;
+    /// The next bytes that it wrote; `None` when it is over.
+    ///
+    /// # Behavior
+    /// - Nothing is left out and each stream is in order; over 64 MiB that nobody read is an error
+    ///   of [`wait`](Self::wait).
+    async fn read(&mut self) -> Result<Option<(OutputStream, Vec<u8>)>, SandboxError>;
+    /// Ends its standard input and waits for its end, until its deadline. Output is kept as by
+    /// [`Sandbox::exec`].
+    async fn wait(self: Box<Self>) -> Result<Execution, SandboxError>;
+}
+
+fn not_offered(what: &str) -> SandboxError {
+    SandboxError::Unavailable {
+        layer: what.into(),
+        reason: "this backend does not offer it".into(),
+        fix: "use another backend".into(),
+    }
 }

@@ -180,6 +180,29 @@ impl Execution {
     }
 }
 
+/// What a sandbox has used, all its commands together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SandboxUsage {
+    /// Processor time.
+    pub cpu: Duration,
+    /// The most memory that one process had resident, in bytes.
+    pub peak_process_bytes: u64,
+    /// The most memory of the whole, where that is counted.
+    pub peak_total_bytes: Option<u64>,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 /// One layer of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {

@@ -135,6 +135,10 @@ impl Agent<'_> {
             };
             self.answer(request, bytes)?;
         }
+        let taken = self.running.as_mut().filter(|r| r.unanswered);
+        if let Some(id) = taken.and_then(|r| r.has_taken().then_some(r.id)) {
+            self.say(id, Say::Taken)?;
+        }
         if let Some(r) = self.running.take_if(|r| r.is_over()) {
             r.finish(&self.children, self.sock)?;
             if self.policy.has(Wall::IpcNamespace) {
@@ -153,10 +157,11 @@ impl Agent<'_> {
                 Ok(()) => return Ok(()),
                 Err(fault) => Err(fault),
             },
-            Ask::Stdin | Ask::Cancel => {
+            Ask::Stdin | Ask::CloseStdin | Ask::Cancel => {
                 if let Some(r) = self.running.as_mut().filter(|r| r.id == id) {
                     match ask {
                         Ask::Stdin => r.feed(bytes),
+                        Ask::CloseStdin => r.close_stdin(),
                         _ => r.cancelled = true,
                     }
                 }
@@ -175,6 +180,14 @@ impl Agent<'_> {
                     let say = Say::Entries(batch);
                     proto::send(sock, &Reply { id, say }, &[])
                 })
+            }
+            Ask::Usage => {
+                let (cpu_us, peak_process_bytes) = sys::children_usage();
+                let say = Say::Usage {
+                    cpu_us,
+                    peak_process_bytes,
+                };
+                return self.say(id, say);
             }
             Ask::Changes => self.changes(id),
             Ask::Apply(change) => {

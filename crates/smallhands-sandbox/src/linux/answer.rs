@@ -4,8 +4,14 @@ use super::{
     output::Ring,
     proto::{CHUNK, How, Say},
 };
-use crate::{Change, Content, DirEntry, SandboxError};
-use std::time::Duration;
+use crate::{Change, Content, DirEntry, SandboxError, SandboxUsage};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// Most that one answer may hold; the agent keeps to less.
@@ -14,10 +20,42 @@ const MAX_ANSWER: u64 = (1 << 30) + (64 << 20);
 /// Whether it is standard error, and some bytes.
 pub(super) type Live = (bool, Vec<u8>);
 
+/// Most output that waits for somebody to read it.
+const MAX_UNREAD: usize = 64 << 20;
+
+/// Where output goes as it comes.
+#[derive(Debug)]
+pub(super) enum Sink {
+    None,
+    /// For eyes: what they cannot follow is left out.
+    Eyes(mpsc::Sender<Live>),
+    /// For a program: all of it; `None` says that input was taken.
+    Pipe(mpsc::UnboundedSender<Option<Live>>, Arc<AtomicUsize>),
+}
+
+/// The other end of a [`Sink::Pipe`].
+#[derive(Debug)]
+pub(super) struct Stream(mpsc::UnboundedReceiver<Option<Live>>, Arc<AtomicUsize>);
+
+impl Stream {
+    pub(super) fn new() -> (Sink, Self) {
+        let (tell, told) = mpsc::unbounded_channel();
+        let unread = Arc::<AtomicUsize>::default();
+        (Sink::Pipe(tell, unread.clone()), Self(told, unread))
+    }
+    /// `None`: it is over.
+    pub(super) async fn next(&mut self) -> Option<Option<Live>> {
+        self.0.recv().await
+    }
+    pub(super) fn was_read(&self, bytes: usize) {
+        self.1.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) answer: Answer,
-    pub(super) live: Option<mpsc::Sender<Live>>,
+    pub(super) live: Sink,
     pub(super) done: oneshot::Sender<Result<Answer, SandboxError>>,
 }
 
@@ -28,6 +66,7 @@ pub(super) struct Answer {
     pub(super) changes: Vec<Change<Vec<u8>>>,
     pub(super) entries: Vec<DirEntry>,
     pub(super) ended: Option<(How, Duration)>,
+    pub(super) usage: SandboxUsage,
     /// Standard output and error.
     pub(super) kept: [Ring; 2],
     pub(super) size: u64,
@@ -43,11 +82,22 @@ impl Pending {
         match say {
             Say::Output { stderr } => {
                 a.kept[usize::from(stderr)].push(&bytes);
-                // Live output is for eyes: what they cannot follow is left out there.
-                if let Some(live) = &self.live {
-                    drop(live.try_send((stderr, bytes)));
+                return self.show((stderr, bytes));
+            }
+            Say::Taken => {
+                if let Sink::Pipe(to, _) = &self.live {
+                    // Nobody waits for it any more.
+                    drop(to.send(None));
                 }
                 return None;
+            }
+            Say::Usage {
+                cpu_us,
+                peak_process_bytes,
+            } => {
+                a.usage.cpu = Duration::from_micros(cpu_us);
+                a.usage.peak_process_bytes = peak_process_bytes;
+                return Some(Ok(()));
             }
             Say::Ended { how, wall_us } => {
                 a.ended = Some((how, Duration::from_micros(wall_us)));
@@ -89,6 +139,26 @@ impl Pending {
                 reason: "the answer is too large".into(),
             })
         })
+    }
+}
+
+impl Pending {
+    /// Passes output on; an error when too much of it is read by nobody.
+    fn show(&self, some: Live) -> Option<Result<(), SandboxError>> {
+        match &self.live {
+            Sink::None => {}
+            Sink::Eyes(to) => drop(to.try_send(some)),
+            Sink::Pipe(to, unread) => {
+                let len = some.1.len();
+                if unread.fetch_add(len, Ordering::Relaxed) + len > MAX_UNREAD {
+                    let reason = "more than 64 MiB of output that nobody read".into();
+                    let stage = "process".into();
+                    return Some(Err(SandboxError::Setup { stage, reason }));
+                }
+                drop(to.send(Some(some)));
+            }
+        }
+        None
     }
 }
 

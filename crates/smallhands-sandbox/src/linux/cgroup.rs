@@ -168,6 +168,11 @@ impl Memory {
         self.figure(("memory.events", key), ("memory.oom_control", key))
             .unwrap_or(0)
     }
+
+    /// The most memory that it ever had.
+    pub(super) fn peak(&self) -> Option<u64> {
+        self.figure(("memory.peak", ""), ("memory.max_usage_in_bytes", ""))
+    }
 }
 
 impl Drop for Group {

@@ -2,7 +2,7 @@
 //! cleans up when it is gone.
 
 use super::{
-    answer::{Answer, Coming, Live, Pending, announce},
+    answer::{Answer, Coming, Pending, Sink, announce},
     cgroup::{Group, Memory},
     den::Private,
     output::Ring,
@@ -98,7 +98,7 @@ impl Conn {
     }
 
     /// Announces a request whose frames come next; `kept` is the cap of each output stream.
-    pub(super) fn begin(&self, kept: u64, live: Option<mpsc::Sender<Live>>) -> (u64, Coming) {
+    pub(super) fn begin(&self, kept: u64, live: Sink) -> (u64, Coming) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (done, coming) = oneshot::channel();
         let mut state = self.shared.state();
@@ -137,7 +137,7 @@ impl Conn {
 
     /// A whole exchange.
     pub(super) async fn call(&self, ask: Ask, bytes: &[u8]) -> Result<Answer, SandboxError> {
-        let (id, coming) = self.begin(0, None);
+        let (id, coming) = self.begin(0, Sink::None);
         self.send(id, ask, bytes).await?;
         self.wait(coming).await
     }
@@ -148,7 +148,7 @@ impl Conn {
 
     /// Sends changes to an agent that runs nothing.
     pub(super) async fn apply(&self, changes: Vec<Change<Vec<u8>>>) -> Result<(), SandboxError> {
-        let (id, coming) = self.begin(0, None);
+        let (id, coming) = self.begin(0, Sink::None);
         for Change { path, now } in changes {
             let (now, bytes) = announce(now);
             self.send(id, Ask::Apply(Change { path, now }), &[]).await?;

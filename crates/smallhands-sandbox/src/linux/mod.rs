@@ -35,6 +35,7 @@ mod landlock;
 mod limits;
 mod mounts;
 mod output;
+mod piped;
 mod probe;
 mod proto;
 mod running;

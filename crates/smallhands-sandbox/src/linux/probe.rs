@@ -62,13 +62,14 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
         ..SandboxSpec::default()
     };
     let conn = inner.start_on(helper, &spec, Some(&lower)).await?;
-    let (id, coming) = conn.begin(0, None);
+    let (id, coming) = conn.begin(0, super::answer::Sink::None);
     let command = Command {
         argv: vec!["/usr/bin/true".into()],
         env: Vec::new(),
         cwd: String::new(),
         deadline_ms: 5000,
         stdin_len: 0,
+        duplex: false,
     };
     // Whether that can be started does not matter: the layers come before it.
     conn.send(id, super::proto::Ask::Exec(command), &[]).await?;

@@ -50,6 +50,8 @@ pub(super) enum Ask {
     Exec(Command),
     /// More of the standard input of the command with this id.
     Stdin,
+    /// There is no more of it.
+    CloseStdin,
     /// Kill the command with this id.
     Cancel,
     Read {
@@ -66,6 +68,8 @@ pub(super) enum Ask {
     List {
         dir: String,
     },
+    /// What all commands used.
+    Usage,
     /// What differs from the base.
     Changes,
     /// One change of many under the same id, unanswered; so many bytes of it follow as
@@ -84,6 +88,8 @@ pub(super) struct Command {
     pub(super) deadline_ms: u64,
     /// Comes in [`Ask::Stdin`] frames.
     pub(super) stdin_len: u64,
+    /// More input comes until [`Ask::CloseStdin`], each frame answered by [`Say::Taken`].
+    pub(super) duplex: bool,
 }
 
 /// What the agent answers.
@@ -107,6 +113,12 @@ pub(super) enum Say {
     /// The command wrote this.
     Output {
         stderr: bool,
+    },
+    /// The last input was written.
+    Taken,
+    Usage {
+        cpu_us: u64,
+        peak_process_bytes: u64,
     },
     /// The command is over and all that it started is dead.
     Ended {

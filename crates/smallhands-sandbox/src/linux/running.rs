@@ -38,6 +38,10 @@ pub(super) struct Running {
     written: usize,
     /// What is still to come from the host.
     owed: u64,
+    /// More comes until the host says that it is over.
+    duplex: bool,
+    /// Input came that is to be answered when it is written.
+    pub(super) unanswered: bool,
     /// Standard output and error, `None` once at their end.
     streams: [Option<File>; 2],
     report: File,
@@ -72,10 +76,14 @@ impl Running {
             pid,
             begun,
             deadline: Duration::from_millis(what.deadline_ms),
-            stdin: (what.stdin_len > 0).then(|| ours(stdin_w)).transpose()?,
+            stdin: (what.stdin_len > 0 || what.duplex)
+                .then(|| ours(stdin_w))
+                .transpose()?,
             pending: Vec::new(),
             written: 0,
             owed: what.stdin_len,
+            duplex: what.duplex,
+            unanswered: false,
             streams: [Some(ours(out_r)?), Some(ours(err_r)?)],
             report: ours(report_r)?,
             status: None,
@@ -123,6 +131,7 @@ impl Running {
     }
 
     pub(super) fn feed(&mut self, bytes: Vec<u8>) {
+        self.unanswered = self.duplex && self.owed == 0;
         self.owed = self.owed.saturating_sub(bytes.len() as u64);
         if self.stdin.is_some() {
             self.pending.drain(..self.written);
@@ -139,9 +148,25 @@ impl Running {
             // It closed its end: what it did not read is its own choice.
             Err(_) => self.stdin = None,
         }
-        if self.owed == 0 && self.written == self.pending.len() {
+        self.end_stdin();
+    }
+
+    pub(super) fn close_stdin(&mut self) {
+        self.duplex = false;
+        self.end_stdin();
+    }
+
+    fn end_stdin(&mut self) {
+        if !self.duplex && self.owed == 0 && self.written == self.pending.len() {
             self.stdin = None;
         }
+    }
+
+    /// Whether input is to be answered now: written, or for nobody.
+    pub(super) fn has_taken(&mut self) -> bool {
+        let done = self.stdin.is_none() || self.written == self.pending.len();
+        self.unanswered &= !done;
+        done
     }
 
     /// Passes on what one stream holds now.

@@ -2,16 +2,18 @@
 
 use super::{
     Inner,
-    answer::{Answer, Coming, Live},
+    answer::{Answer, Coming, Live, Sink, Stream},
     conn::Conn,
+    piped::Piped,
     proto::{Ask, CHUNK, Command, How},
 };
 use crate::{
-    Change, DirEntry, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError, SandboxSpec,
-    Snapshot,
+    Change, DirEntry, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError,
+    SandboxProcess, SandboxSpec, SandboxUsage, Snapshot,
 };
 use smallhands_core::{BlobRef, BlobStore, BoxFuture, CallCx, Cancelled, Clock, async_trait};
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
@@ -35,9 +37,21 @@ pub(super) struct NativeSandbox {
     spec: SandboxSpec,
     clock: Arc<dyn Clock>,
     /// Replaced by a restore.
-    conn: RwLock<Conn>,
+    conn: Arc<RwLock<Conn>>,
     /// Held while a command runs or the files as a whole are looked at.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
+    /// By agents that a restore replaced.
+    used: std::sync::Mutex<SandboxUsage>,
+}
+
+impl Drop for NativeSandbox {
+    fn drop(&mut self) {
+        // A process that somebody still talks to shares it, and ends with it. Locked only by a
+        // restore, which is not under way.
+        if let Ok(conn) = self.conn.try_read() {
+            conn.kill();
+        }
+    }
 }
 
 impl NativeSandbox {
@@ -51,8 +65,9 @@ impl NativeSandbox {
             backend,
             spec,
             clock,
-            conn: RwLock::new(conn),
-            turn: Mutex::new(()),
+            conn: Arc::new(RwLock::new(conn)),
+            turn: Arc::default(),
+            used: std::sync::Mutex::default(),
         }
     }
 
@@ -129,7 +144,7 @@ impl NativeSandbox {
         env
     }
 
-    fn command(&self, what: &Invocation, cx: &CallCx) -> Command {
+    fn command(&self, what: &Invocation, cx: &CallCx, duplex: bool) -> Command {
         let left = cx
             .deadline()
             .map(|at| at.saturating_sub(self.clock.monotonic()));
@@ -140,6 +155,7 @@ impl NativeSandbox {
             cwd: what.cwd.clone(),
             deadline_ms: deadline.min(MAX_DEADLINE).as_millis() as u64,
             stdin_len: what.stdin.len() as u64,
+            duplex,
         }
     }
 }
@@ -246,6 +262,66 @@ pub(super) async fn or_cancelled<T>(
     .await
 }
 
+/// What came of a command.
+pub(super) fn execution(
+    conn: &Conn,
+    answer: Answer,
+    killed_before: u64,
+) -> Result<Execution, SandboxError> {
+    let Answer { ended, kept, .. } = answer;
+    let (ended, wall) = match ended {
+        Some((How::Ended(Ended::Signaled(libc::SIGKILL)), wall))
+            if conn.memory.out_of_memory() > killed_before =>
+        {
+            (Ended::OutOfMemory, wall)
+        }
+        Some((How::Ended(ended), wall)) => (ended, wall),
+        Some((How::Cancelled, _)) => return Err(SandboxError::Cancelled),
+        None => {
+            return Err(SandboxError::Lost(
+                "a command ended without a result".into(),
+            ));
+        }
+    };
+    let [(stdout, cut_out), (stderr, cut_err)] = kept.map(super::output::Ring::take);
+    Ok(Execution {
+        ended,
+        stdout,
+        stderr,
+        cut_bytes: cut_out + cut_err,
+        wall,
+        enforced: conn.enforced.clone(),
+    })
+}
+
+fn too_long(command: &Command) -> bool {
+    let texts = command.env.iter().map(|(k, v)| k.len() + v.len());
+    let args = command.argv.iter().map(String::len);
+    texts.chain(args).sum::<usize>() + command.cwd.len() > MAX_ARGUMENTS
+}
+
+async fn start(conn: &Conn, id: u64, command: Command, stdin: &[u8]) -> Result<(), SandboxError> {
+    conn.send(id, Ask::Exec(command), &[]).await?;
+    for chunk in stdin.chunks(CHUNK) {
+        conn.send(id, Ask::Stdin, chunk).await?;
+    }
+    Ok(())
+}
+
+async fn used_by(conn: &Conn) -> Result<SandboxUsage, SandboxError> {
+    let mut usage = conn.call(Ask::Usage, &[]).await?.usage;
+    usage.peak_total_bytes = conn.memory.peak();
+    Ok(usage)
+}
+
+fn added(a: SandboxUsage, b: SandboxUsage) -> SandboxUsage {
+    SandboxUsage {
+        cpu: a.cpu + b.cpu,
+        peak_process_bytes: a.peak_process_bytes.max(b.peak_process_bytes),
+        peak_total_bytes: a.peak_total_bytes.max(b.peak_total_bytes),
+    }
+}
+
 #[async_trait]
 impl Sandbox for NativeSandbox {
     async fn exec(
@@ -256,23 +332,16 @@ impl Sandbox for NativeSandbox {
     ) -> Result<Execution, SandboxError> {
         let _turn = or_cancelled(self.turn.lock(), cx).await?;
         let conn = or_cancelled(self.conn.read(), cx).await?;
-        let command = self.command(what, cx);
-        let texts = command.env.iter().map(|(k, v)| k.len() + v.len());
-        let size = texts
-            .chain(command.argv.iter().map(String::len))
-            .sum::<usize>();
-        if size + command.cwd.len() > MAX_ARGUMENTS {
+        let command = self.command(what, cx, false);
+        if too_long(&command) {
             return Ok(not_started("the arguments are too long", &conn));
         }
         let killed_before = conn.memory.out_of_memory();
         let (tell, told) = mpsc::channel(256);
-        let (id, coming) = conn.begin(what.max_output, Some(tell));
+        let (id, coming) = conn.begin(what.max_output, Sink::Eyes(tell));
         let mut guard = Guard(&conn, Some(id));
         let limit = Duration::from_millis(command.deadline_ms).saturating_add(GRACE);
-        conn.send(id, Ask::Exec(command), &[]).await?;
-        for chunk in what.stdin.chunks(CHUNK) {
-            conn.send(id, Ask::Stdin, chunk).await?;
-        }
+        start(&conn, id, command, &what.stdin).await?;
         let wait = Waiting {
             conn: &conn,
             live: told,
@@ -282,30 +351,42 @@ impl Sandbox for NativeSandbox {
         };
         let answer = run(wait, id, live, &*self.clock).await;
         guard.1 = None;
-        let Answer { ended, kept, .. } = answer?;
-        let (ended, wall) = match ended {
-            Some((How::Ended(Ended::Signaled(libc::SIGKILL)), wall))
-                if conn.memory.out_of_memory() > killed_before =>
-            {
-                (Ended::OutOfMemory, wall)
-            }
-            Some((How::Ended(ended), wall)) => (ended, wall),
-            Some((How::Cancelled, _)) => return Err(SandboxError::Cancelled),
-            None => {
-                return Err(SandboxError::Lost(
-                    "a command ended without a result".into(),
-                ));
-            }
-        };
-        let [(stdout, cut_out), (stderr, cut_err)] = kept.map(super::output::Ring::take);
-        Ok(Execution {
-            ended,
-            stdout,
-            stderr,
-            cut_bytes: cut_out + cut_err,
-            wall,
-            enforced: conn.enforced.clone(),
-        })
+        execution(&conn, answer?, killed_before)
+    }
+
+    async fn spawn(
+        &self,
+        what: &Invocation,
+        cx: &CallCx,
+    ) -> Result<Box<dyn SandboxProcess>, SandboxError> {
+        let turn = or_cancelled(self.turn.clone().lock_owned(), cx).await?;
+        let conn = or_cancelled(self.conn.clone().read_owned(), cx).await?;
+        let command = self.command(what, cx, true);
+        if too_long(&command) {
+            return Err(SandboxError::Setup {
+                stage: "command".into(),
+                reason: "the arguments are too long".into(),
+            });
+        }
+        let (sink, events) = Stream::new();
+        let killed_before = conn.memory.out_of_memory();
+        let (id, coming) = conn.begin(what.max_output, sink);
+        start(&conn, id, command, &what.stdin).await?;
+        Ok(Box::new(Piped {
+            conn,
+            turn,
+            id,
+            events,
+            coming: Some(coming),
+            early: VecDeque::new(),
+            killed_before,
+        }))
+    }
+
+    async fn usage(&self) -> Result<SandboxUsage, SandboxError> {
+        let conn = self.conn.read().await;
+        let before = self.used.lock().map(|u| u.clone()).unwrap_or_default();
+        Ok(added(before, used_by(&conn).await?))
     }
 
     async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError> {
@@ -361,6 +442,10 @@ impl Sandbox for NativeSandbox {
         let fresh = self.backend.start(&self.spec).await?;
         fresh.apply(changes).await?;
         let old = std::mem::replace(&mut *self.conn.write().await, fresh);
+        // An agent that is lost tells nothing.
+        if let (Ok(more), Ok(mut used)) = (used_by(&old).await, self.used.lock()) {
+            *used = added(std::mem::take(&mut *used), more);
+        }
         old.close().await;
         Ok(())
     }

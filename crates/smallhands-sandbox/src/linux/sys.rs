@@ -340,3 +340,15 @@ pub(super) fn remove_segments() {
         }
     }
 }
+
+/// Processor time in microseconds and the largest resident set in bytes, of all children that were
+/// reaped and theirs.
+pub(super) fn children_usage() -> (u64, u64) {
+    // SAFETY: an all-zero rusage is valid.
+    let mut used: libc::rusage = unsafe { zeroed() };
+    // SAFETY: `used` lives across the call, which then cannot fail.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut used) };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    let cpu = micros(used.ru_utime) + micros(used.ru_stime);
+    (cpu, used.ru_maxrss as u64 * 1024)
+}

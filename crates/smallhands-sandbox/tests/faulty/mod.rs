@@ -3,7 +3,7 @@
 use smallhands_core::{BlobRef, BlobStore, CallCx, CancelToken, async_trait};
 use smallhands_sandbox::{
     Capabilities, DirEntry, Execution, Invocation, OutputSink, Sandbox, SandboxBackend,
-    SandboxError, SandboxSpec,
+    SandboxError, SandboxProcess, SandboxSpec, SandboxUsage,
 };
 use std::sync::{Arc, Mutex};
 
@@ -50,6 +50,14 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
         "a snapshot opens elsewhere with everything",
     ),
     ("close leaves it", "after close nothing is left"),
+    (
+        "requirements are ignored",
+        "what is not there cannot be opened",
+    ),
+    (
+        "a process gets another environment",
+        "a process is spoken to and ends when it is dropped, if that is offered",
+    ),
 ];
 
 #[derive(Debug)]
@@ -80,6 +88,9 @@ impl SandboxBackend for Faulty {
         let mut spec = spec.clone();
         if self.1 == "snapshots are not opened" {
             spec.from = None;
+        }
+        if self.1 == "requirements are ignored" {
+            spec.require.clear();
         }
         Ok(Box::new(FaultySandbox {
             inner: Arc::new(self.0.open(&spec, cx).await?),
@@ -136,6 +147,20 @@ impl Sandbox for FaultySandbox {
             done.cut_bytes = 0;
         }
         Ok(done)
+    }
+    async fn spawn(
+        &self,
+        what: &Invocation,
+        cx: &CallCx,
+    ) -> Result<Box<dyn SandboxProcess>, SandboxError> {
+        let mut what = what.clone();
+        if self.has("a process gets another environment") {
+            what.env.clear();
+        }
+        self.inner.spawn(&what, cx).await
+    }
+    async fn usage(&self) -> Result<SandboxUsage, SandboxError> {
+        self.inner.usage().await
     }
     async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError> {
         self.inner.read(&self.path(path)).await

@@ -1,7 +1,7 @@
 //! What a command gets and gives.
 
 use crate::support::{World, block_on, close};
-use smallhands_sandbox::{Ended, Invocation, Limits, SandboxError, SandboxSpec};
+use smallhands_sandbox::{Ended, Invocation, Limits, OutputStream, SandboxError, SandboxSpec};
 use std::{
     fs,
     time::{Duration, Instant},
@@ -106,6 +106,59 @@ async fn once_more<F: Future + Unpin>(f: &mut F) {
         std::task::Poll::Ready(())
     })
     .await;
+}
+
+pub(crate) fn a_server_is_spoken_to_over_its_streams() {
+    let w = World::new();
+    let s = w.open();
+    let spawn = |script: &str| {
+        let what = Invocation::new(["sh", "-c", script]);
+        block_on(s.spawn(&what, &w.cx)).unwrap()
+    };
+    let echo = "while read x; do test $x = bye && exit 3; echo got $x; echo seen >&2; done";
+    let mut p = spawn(echo);
+    for n in 0..50 {
+        block_on(p.write(format!("{n}\n").as_bytes())).unwrap();
+        let mut out = Vec::new();
+        while !out.ends_with(b"\n") {
+            match block_on(p.read()).unwrap().unwrap() {
+                (OutputStream::Stdout, bytes) => out.extend(bytes),
+                (OutputStream::Stderr, bytes) => assert!(bytes.starts_with(b"seen")),
+            }
+        }
+        assert_eq!(out, format!("got {n}\n").into_bytes());
+        block_on(s.write("beside", b"x")).unwrap();
+    }
+    block_on(p.write(b"bye\n")).unwrap();
+    while block_on(p.read()).unwrap().is_some() {}
+    assert!(matches!(
+        block_on(p.write(b"more")),
+        Err(SandboxError::Ended)
+    ));
+    let done = block_on(p.wait()).unwrap();
+    assert_eq!(done.ended, Ended::Exited(3));
+    assert!(done.stdout.starts_with(b"got 0\n"));
+    // More than pipes hold, both ways, to one that ends with its input.
+    let mut p = spawn("cat");
+    let big = vec![7; 3 << 20];
+    block_on(p.write(&big)).unwrap();
+    block_on(p.close_stdin()).unwrap();
+    let mut back = Vec::new();
+    while let Some((_, bytes)) = block_on(p.read()).unwrap() {
+        back.extend(bytes);
+    }
+    assert!(back == big);
+    assert!(block_on(p.wait()).unwrap().ok());
+    // Dropped, it is over, and the sandbox is free.
+    drop(spawn("sleep 1000"));
+    assert!(w.sh(&s, "! pgrep sleep").ok());
+    let used = block_on(s.usage()).unwrap();
+    assert!(used.cpu > Duration::ZERO && used.peak_process_bytes > 100_000);
+    // A sandbox that is dropped ends, whoever still talks to what is in it.
+    let mut p = spawn("sleep 1000");
+    drop(s);
+    assert!(block_on(p.read()).unwrap().is_none());
+    assert!(matches!(block_on(p.wait()), Err(SandboxError::Lost(_))));
 }
 
 /// Where groups can be made, the whole is bounded; where not, insisting is an error.

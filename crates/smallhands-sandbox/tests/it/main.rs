@@ -32,6 +32,7 @@ fn main() {
             the_environment_is_made_not_inherited,
             a_dropped_call_is_cancelled,
             what_was_in_force_is_listed,
+            a_server_is_spoken_to_over_its_streams,
             the_whole_has_limits_or_says_why_not,
         },
         files::{

@@ -216,3 +216,39 @@ pub(super) async fn network(b: Bed) -> Result<(), String> {
     host.set_nonblocking(true).map_err(said)?;
     expect("seen by the host", &host.accept().is_ok(), &false)
 }
+
+pub(super) async fn process(b: Bed) -> Result<(), String> {
+    let s = b.open().await?;
+    let mut what = shell("while read x; do echo $KIT $x; done; exit 4");
+    what.env = vec![("KIT".into(), "got".into())];
+    let mut p = match s.spawn(&what, &b.cx).await {
+        // It is an offer, not a promise.
+        Err(SandboxError::Unavailable { .. }) => return Ok(()),
+        other => other.map_err(said)?,
+    };
+    for line in ["one", "two"] {
+        p.write(format!("{line}\n").as_bytes())
+            .await
+            .map_err(said)?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\n") {
+            match p.read().await.map_err(said)? {
+                Some((_, bytes)) => answer.extend(bytes),
+                None => return Err("it ended before its input did".into()),
+            }
+        }
+        expect("answer", &answer, &format!("got {line}\n").into_bytes())?;
+    }
+    expect(
+        "ended",
+        &p.wait().await.map_err(said)?.ended,
+        &Ended::Exited(4),
+    )?;
+    let mut p = s
+        .spawn(&shell(&format!("{DAEMON} sleep 1000")), &b.cx)
+        .await
+        .map_err(said)?;
+    p.read().await.map_err(said)?;
+    drop(p);
+    silent(&b, &s).await
+}

@@ -93,6 +93,10 @@ pub fn sandbox(make: impl Fn() -> SandboxBed + Send + Sync + 'static) -> Vec<Che
         exec::cancel
     );
     check!("commands wait for each other", exec::turns);
+    check!(
+        "a process is spoken to and ends when it is dropped, if that is offered",
+        exec::process
+    );
     check!("there is no network", exec::network);
     check!("files are read, written and removed", files::read_and_write);
     check!("a list is whole, sorted and without .git", files::list);

@@ -86,7 +86,16 @@ pub(super) async fn missing(b: Bed) -> Result<(), String> {
         }),
         ..b.spec()
     };
-    for (what, spec) in [("commit", nowhere), ("path", path), ("snapshot", snapshot)] {
+    let layer = SandboxSpec {
+        require: vec!["a layer that nobody has".into()],
+        ..b.spec()
+    };
+    for (what, spec) in [
+        ("commit", nowhere),
+        ("path", path),
+        ("snapshot", snapshot),
+        ("layer", layer),
+    ] {
         expect(what, &b.try_open(&spec).await.is_err(), &true)?;
     }
     Ok(())
