@@ -104,15 +104,16 @@ impl Den {
                 None => Ok(()),
             }
         };
-        go().map_err(setup(&path))?;
-        let group = self
-            .places
-            .group(&format!("{}{n}", prefix(&self.path)), limits);
-        Ok(Private {
-            path,
-            group,
+        let mut private = Private {
+            path: path.clone(),
+            group: Group::default(),
             _den: self.clone(),
-        })
+        };
+        // What was made of it before the disk was full goes with it.
+        go().map_err(setup(&path))?;
+        let name = format!("{}{n}", prefix(&self.path));
+        private.group = self.places.group(&name, limits);
+        Ok(private)
     }
 }
 
