@@ -28,12 +28,26 @@ pub struct Host {
     pub baits: Baits,
     /// The programs, and what is granted.
     pub tools: PathBuf,
-    victim: Child,
+    victim: Option<Child>,
     dev_shm: PathBuf,
-    kept: Kept,
+    kept: Option<Kept>,
 }
 
 impl Host {
+    /// Without baits.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn none(place: &Path) -> io::Result<Self> {
+        Ok(Self {
+            baits: Baits::default(),
+            tools: place.with_file_name("tools"),
+            victim: None,
+            dev_shm: PathBuf::new(),
+            kept: None,
+        })
+    }
+
     /// Sets all baits; the calling process gets a terminal of its own.
     ///
     /// # Errors
@@ -76,9 +90,9 @@ impl Host {
         Ok(Self {
             baits: b,
             tools,
-            victim,
+            victim: Some(victim),
             dev_shm,
-            kept,
+            kept: Some(kept),
         })
     }
 }
@@ -86,10 +100,14 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // Errors: then it is gone already.
-        drop(self.victim.kill());
-        drop(self.victim.wait());
+        if let Some(victim) = &mut self.victim {
+            drop(victim.kill());
+            drop(victim.wait());
+        }
         drop(fs::remove_file(&self.dev_shm));
-        self.kept.remove();
+        if let Some(kept) = &self.kept {
+            kept.remove();
+        }
     }
 }
 
@@ -300,4 +318,51 @@ pub fn children() -> Vec<i32> {
                 .collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// A disk of 2 MiB and few files, for this process alone.
+///
+/// # Errors
+/// The kernel's; only root may.
+pub fn tiny_disk(at_dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(at_dir)?;
+    let (none, root, kind) = (sys::cstr("none"), sys::cstr("/"), sys::cstr("tmpfs"));
+    call(libc::SYS_unshare, [libc::CLONE_NEWNS as usize])?;
+    let private = (libc::MS_REC | libc::MS_PRIVATE) as usize;
+    call(
+        libc::SYS_mount,
+        [at(&*none), at(&*root), at(&*none), private, 0],
+    )?;
+    let (there, data) = (
+        sys::cstr(at_dir),
+        sys::cstr("size=2m,nr_inodes=64,mode=755"),
+    );
+    call(
+        libc::SYS_mount,
+        [at(&*kind), at(&*there), at(&*kind), 0, at(&*data)],
+    )
+    .map(drop)
+}
+
+/// Becomes the real helper, which the kernel kills at a system call, or what it starts.
+///
+/// # Errors
+/// The kernel's.
+pub fn killed_at(number: u32, helper: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct Program(u16, *const [u16; 16]);
+    // Load the number; if it is that one, kill the process; allow.
+    let (low, high) = (number as u16, (number >> 16) as u16);
+    let code: [u16; 16] = [
+        0x20, 0, 0, 0, 0x15, 0x0100, low, high, 0x06, 0, 0, 0x8000, 0x06, 0, 0, 0x7fff,
+    ];
+    call(
+        libc::SYS_prctl,
+        [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0],
+    )?;
+    let program = Program(4, &raw const code);
+    call(libc::SYS_seccomp, [1, 0, at(&program)])?;
+    use std::os::unix::process::CommandExt;
+    let args = std::env::args_os().skip(1);
+    Err(std::process::Command::new(helper).args(args).exec())
 }

@@ -1,5 +1,6 @@
 //! Sets the baits, opens sandboxes, sends the attacks in, and counts.
 
+mod faults;
 mod git;
 mod outside;
 mod pass;
@@ -14,6 +15,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
+    thread,
 };
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let has = |flag: &str| args.iter().any(|a| a == flag);
     let done = match args.first().map(String::as_str) {
         Some("--pass") => pass::pass(Path::new(&args[1]), &args[2]).map(|()| true),
+        Some("--victim") => faults::victim(Path::new(&args[1])).map(|()| true),
+        Some("--full-disk") => faults::on_full_disk(Path::new(&args[1])).map(|()| true),
         _ => all(has("--json"), has("--brief")),
     };
     match done {
@@ -39,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Both users, one after the other; `brief` leaves out the walls taken away.
+/// Both users, beside each other; `brief` leaves out the walls taken away.
 fn all(json: bool, brief: bool) -> Result<bool> {
     let dir = Temp::new()?;
     let tools = dir.0.join("tools");
@@ -51,13 +55,19 @@ fn all(json: bool, brief: bool) -> Result<bool> {
     }
     let mut rows: Vec<Row> = Vec::new();
     let mut leaked = 0;
-    for user in users {
-        let place = dir.0.join(user);
-        fs::create_dir(&place)?;
-        if pass::is_root() && user != "root" {
-            std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY))?;
-        }
-        let (more, left) = run(&place, user, brief)?;
+    let top = &dir.0;
+    let passes: Vec<_> = thread::scope(|t| {
+        let begun = users
+            .iter()
+            .map(|user| t.spawn(move || run(&top.join(user), user, brief)));
+        let begun: Vec<_> = begun.collect();
+        begun
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect()
+    });
+    for done in passes {
+        let (more, left) = done.map_err(|_| "a pass panicked")??;
         rows.extend(more);
         leaked += left;
     }
@@ -71,6 +81,10 @@ fn all(json: bool, brief: bool) -> Result<bool> {
 
 /// One user's pass, in a process of its own that the terminal belongs to.
 fn run(place: &Path, user: &str, brief: bool) -> Result<(Vec<Row>, usize)> {
+    fs::create_dir(place)?;
+    if pass::is_root() && user != "root" {
+        std::os::unix::fs::chown(place, Some(NOBODY), Some(NOBODY))?;
+    }
     let program: PathBuf = place.with_file_name("tools").join("attacks");
     let mut c = Command::new(program);
     c.arg("--pass").arg(place).arg(user);
@@ -85,15 +99,21 @@ fn run(place: &Path, user: &str, brief: bool) -> Result<(Vec<Row>, usize)> {
     // It waits for this.
     drop(child.stdin.take());
     let out = child.stdout.take().ok_or("no output")?;
-    let (mut rows, mut left) = (Vec::new(), None);
+    let (mut rows, mut left, mut faults) = (Vec::new(), None, 0);
     for line in BufReader::new(out.take(64 << 20)).lines() {
         match serde_json::from_str(&line?)? {
             pass::Said::Row(row) => rows.push(row),
+            pass::Said::Fault(name, n) => {
+                faults += n;
+                if n > 0 {
+                    eprintln!("LEFT BEHIND by {user}, {name}: {n}");
+                }
+            }
             pass::Said::Left(n) => left = Some(n),
         }
     }
     let status = child.wait()?;
-    let left = left.map(|n| n + groups.left());
+    let left = left.map(|n| n + faults + groups.left());
     let left = left.ok_or_else(|| format!("the pass as {user} ended early: {status}"))?;
     Ok((rows, left))
 }

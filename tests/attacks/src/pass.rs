@@ -1,7 +1,7 @@
 //! All attacks of one user.
 
 use crate::{
-    Result, git, outside,
+    Result, faults, git, outside,
     report::{Control, Got, Row},
 };
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub(crate) type Boxed = Box<dyn Sandbox>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     Row(Row),
+    /// A fault, and what it left behind.
+    Fault(String, usize),
     /// At its end: what is left behind.
     Left(usize),
 }
@@ -100,20 +102,36 @@ pub(crate) fn pass(place: &Path, user: &str) -> Result {
     for row in rows {
         println!("{}", serde_json::to_string(&Said::Row(row))?);
     }
+    for (name, left) in faults::faults(&p)? {
+        println!("{}", serde_json::to_string(&Said::Fault(name, left))?);
+    }
     println!("{}", serde_json::to_string(&Said::Left(p.end()?))?);
     Ok(())
 }
 
 impl Pass {
     fn new(place: &Path, user: &str) -> Result<Self> {
-        let host = host::Host::new(place)?;
+        Self::with(place, user, "state", host::Host::new(place)?)
+    }
+
+    /// Without baits, in another state directory.
+    pub(crate) fn plain(place: &Path, user: &str, state: &str) -> Result<Self> {
+        Self::with(place, user, state, host::Host::none(place)?)
+    }
+
+    /// Whether a process is one of the pass itself, not of a sandbox.
+    pub(crate) fn own_child(&self, pid: i32) -> bool {
+        self.host.baits.number("victim").is_ok_and(|v| v == pid)
+    }
+
+    fn with(place: &Path, user: &str, state: &str, host: host::Host) -> Result<Self> {
         let git = ["/usr/local/bin/git", "/usr/bin/git"].map(PathBuf::from);
         let git = git
             .into_iter()
             .find(|g| g.exists())
             .ok_or("git is needed")?;
         let store = Arc::new(RepoStore::open(place.join("store"), git)?);
-        let options = NativeOptions::new(store.clone(), place.join("state"));
+        let options = NativeOptions::new(store.clone(), place.join(state));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
