@@ -144,7 +144,8 @@ pub enum Ended {
     Signaled(i32),
     /// At its deadline.
     TimedOut,
-    /// Killed because the sandbox as a whole needed more memory than it has.
+    /// Killed because the sandbox as a whole needed more memory than it has, or than the machine
+    /// can spare.
     OutOfMemory,
     /// It could not be started: no such program, not executable.
     NotStarted(String),

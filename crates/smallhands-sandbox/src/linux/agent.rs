@@ -120,6 +120,7 @@ impl Agent<'_> {
         }
         if let Some(r) = &mut self.running {
             r.watch_disk(self.view.built.upper.as_fd())?;
+            r.watch_memory();
             if stdin {
                 r.write_stdin();
             }

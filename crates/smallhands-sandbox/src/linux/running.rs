@@ -7,7 +7,7 @@ use super::{
 };
 use crate::Ended;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -24,6 +24,8 @@ const REAP: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(250);
 /// What a command must leave free on the disk, or half of what it found if that is less.
 const RESERVE: u64 = 512 << 20;
+/// The same of the machine's memory, for where no control group bounds the whole.
+const MEMORY_RESERVE: u64 = 256 << 20;
 /// Most standard input.
 pub(super) const MAX_STDIN: u64 = 64 << 20;
 
@@ -50,6 +52,10 @@ pub(super) struct Running {
     /// Free bytes below which it is stopped, on the disk that its files go to.
     floor: u64,
     disk_full: bool,
+    /// Free memory below which it is stopped.
+    memory_floor: u64,
+    memory_full: bool,
+    looked: Instant,
 }
 
 impl Running {
@@ -90,6 +96,9 @@ impl Running {
             cancelled: false,
             floor: RESERVE.min(sys::free_bytes(disk)? / 2),
             disk_full: false,
+            memory_floor: MEMORY_RESERVE.min(free_memory().unwrap_or(0) / 2),
+            memory_full: false,
+            looked: begun,
         })
     }
 
@@ -120,8 +129,16 @@ impl Running {
         Ok(())
     }
 
+    pub(super) fn watch_memory(&mut self) {
+        if self.looked.elapsed() >= TICK {
+            self.looked = Instant::now();
+            self.memory_full = free_memory().is_some_and(|free| free < self.memory_floor);
+        }
+    }
+
     pub(super) fn is_over(&self) -> bool {
-        self.status.is_some() || self.cancelled || self.disk_full || self.time_left().is_zero()
+        let full = self.disk_full || self.memory_full;
+        self.status.is_some() || self.cancelled || full || self.time_left().is_zero()
     }
 
     pub(super) fn note_end(&mut self, pid: i32, status: libc::c_int) {
@@ -193,6 +210,7 @@ impl Running {
         let how = match self.status {
             _ if self.cancelled => How::Cancelled,
             Some(status) => How::Ended(ended(status)),
+            None if self.memory_full => How::Ended(Ended::OutOfMemory),
             None => How::Ended(Ended::TimedOut),
         };
         let wall_us = self.begun.elapsed().as_micros() as u64;
@@ -231,6 +249,14 @@ impl Running {
     }
 }
 
+/// What the kernel says that the machine can still give, in bytes.
+fn free_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn ended(status: libc::c_int) -> Ended {
     if libc::WIFEXITED(status) {
         Ended::Exited(libc::WEXITSTATUS(status))
@@ -266,4 +292,12 @@ pub(super) fn clear(children: &OwnedFd) {
     let mut buf = [0; 1024];
     let mut events = File::from(copy);
     while matches!(events.read(&mut buf), Ok(n) if n > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_machine_says_what_memory_is_free() {
+        assert!(super::free_memory().is_some_and(|free| free > 1 << 20));
+    }
 }
