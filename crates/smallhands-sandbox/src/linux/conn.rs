@@ -34,6 +34,8 @@ const HELLO: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(5);
 
+const TOO_LITTLE: &str = "all of it together needed more than limits.total_memory_bytes";
+
 type Frame = (Request, Vec<u8>);
 
 /// An agent that said hello. Dropping it ends the sandbox.
@@ -235,8 +237,12 @@ fn keep(
         Err(e) => {
             drop(sock.shutdown(Shutdown::Both));
             let said = bury(&mut child);
+            let e = match private.group.memory.out_of_memory() {
+                0 => explain(e, &said),
+                _ => setup("memory", &io::Error::other(TOO_LITTLE)),
+            };
             drop(private);
-            drop(tell.send(Err(explain(e, &said))));
+            drop(tell.send(Err(e)));
         }
         Ok((conn, shared)) => {
             // If nobody waits any more the connection is dropped, and that ends the loop.
@@ -246,7 +252,7 @@ fn keep(
             let said = bury(&mut child);
             let why = match private.group.memory.out_of_memory() {
                 0 => format!("{why}{said}"),
-                _ => "all of it together needed more than limits.total_memory_bytes".into(),
+                _ => TOO_LITTLE.into(),
             };
             let pending = {
                 let mut state = shared.state();

@@ -192,6 +192,22 @@ pub(crate) fn the_whole_has_limits_or_says_why_not() {
         }
         Err(e) => panic!("{e}"),
     }
+    // Less than a sandbox itself needs.
+    for bytes in [0, 64 << 10, 512 << 10, 1 << 20] {
+        let limits = Limits {
+            total_memory_bytes: Some(bytes),
+            ..Limits::default()
+        };
+        let spec = SandboxSpec { limits, ..w.spec() };
+        let done = match w.try_open(&spec) {
+            Err(e) => Err(e),
+            Ok(s) => w.try_exec(&s, &Invocation::new(["true"])),
+        };
+        match done {
+            Err(e) => assert!(e.to_string().contains("total_memory_bytes"), "{bytes}: {e}"),
+            Ok(done) => assert!(done.ended != Ended::Exited(1), "{bytes}: {done:?}"),
+        }
+    }
     let refused = open("cpu cgroup");
     assert!(
         matches!(&refused, Err(SandboxError::Unavailable { layer, .. }) if layer == "cpu cgroup"),
