@@ -117,15 +117,7 @@ impl Pending {
             }
             Say::Item(Change { path, now }) => {
                 a.size += path.len() as u64;
-                let now = match now {
-                    Content::Gone => Content::Gone,
-                    Content::Dir => Content::Dir,
-                    Content::Symlink { target } => Content::Symlink { target },
-                    Content::File { exec, bytes } => Content::File {
-                        exec,
-                        bytes: Vec::with_capacity(CHUNK.min(bytes as usize)),
-                    },
-                };
+                let now = announced(now);
                 a.changes.push(Change { path, now });
             }
             Say::Entries(more) => {
@@ -159,6 +151,19 @@ impl Pending {
             }
         }
         None
+    }
+}
+
+/// A content whose bytes are on their way.
+fn announced(now: Content<u64>) -> Content<Vec<u8>> {
+    match now {
+        Content::Gone => Content::Gone,
+        Content::Dir => Content::Dir,
+        Content::Symlink { target } => Content::Symlink { target },
+        Content::File { exec, bytes } => Content::File {
+            exec,
+            bytes: Vec::with_capacity(CHUNK.min(bytes as usize)),
+        },
     }
 }
 

@@ -257,6 +257,11 @@ fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault>
     if OURS.iter().any(|o| path.starts_with(o)) || TMP.iter().any(|t| path == Path::new(t)) {
         return Err(bad("the sandbox keeps this place for itself"));
     }
+    // A mount that is read-only does not keep anybody from speaking to what listens there.
+    let kind = fs::metadata(path).map(|m| m.file_type());
+    if kind.is_ok_and(|k| !k.is_file() && !k.is_dir()) {
+        return Err(bad("only files and directories can be granted"));
+    }
     if SYSTEM
         .iter()
         .any(|s| path.starts_with(Path::new("/").join(s)))

@@ -366,6 +366,10 @@ pub(crate) fn read_only_paths_are_shown_and_refused() {
         let r = w.try_open(&with(Path::new(bad)));
         assert!(matches!(r, Err(SandboxError::Path { .. })), "{bad}: {r:?}");
     }
+    let socket = w.dir.0.join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let r = w.try_open(&with(&socket));
+    assert!(matches!(r, Err(SandboxError::Path { .. })), "{r:?}");
     // Where a link of the sandbox's own leads.
     let linked = Path::new("/var/tmp").join(format!("sbx-granted-{}", std::process::id()));
     fs::create_dir_all(&linked).unwrap();
