@@ -31,6 +31,8 @@ pub(crate) fn probes(p: &Pass) -> Result<Vec<Row>> {
         ("host", "host_writes_symlink", write_link),
         ("host", "host_writes_linked_directory", write_directory),
         ("host", "host_reads_pipe", read_pipe),
+        ("host", "host_writes_pipe", write_pipe),
+        ("host", "snapshot_of_pipe", snapshot_pipe),
         ("host", "host_lists_linked_directory", list),
         ("host", "snapshot_follows_link", snapshot),
         ("host", "diff_follows_link", diff),
@@ -273,11 +275,28 @@ fn list(p: &Pass) -> Result<(Control, Got)> {
 
 fn read_pipe(p: &Pass) -> Result<(Control, Got)> {
     let s = trapped(p, "mkfifo trap")?;
-    let held = p.wait(async {
-        tokio::time::timeout(Duration::from_secs(10), s.read("trap"))
-            .await
-            .is_err()
-    });
+    pipe(p, s.read("trap"))
+}
+
+fn write_pipe(p: &Pass) -> Result<(Control, Got)> {
+    let s = trapped(p, "mkfifo trap")?;
+    pipe(p, s.write("trap", b"x"))
+}
+
+fn snapshot_pipe(p: &Pass) -> Result<(Control, Got)> {
+    let s = trapped(p, "mkfifo trap; mkdir d; mkfifo d/trap")?;
+    pipe(p, async {
+        // Whether it is an error is not the question.
+        drop(s.diff().await);
+        drop(s.snapshot(&*p.cx.ambient().blobs).await);
+        s.list("").await
+    })
+}
+
+/// Nobody is at the other end of a pipe: outside that takes for ever.
+fn pipe<T>(p: &Pass, call: impl Future<Output = T>) -> Result<(Control, Got)> {
+    let limit = Duration::from_secs(10);
+    let held = p.wait(async { tokio::time::timeout(limit, call).await.is_err() });
     let mut cat = std::process::Command::new("sh")
         .args(["-c", "rm -f pipe; mkfifo pipe; cat pipe"])
         .current_dir(p.place.join("outside"))

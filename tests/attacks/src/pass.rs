@@ -16,7 +16,7 @@ use smallhands_sandbox::{
 use std::{
     env, fs,
     io::Read,
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::MetadataExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -66,7 +66,6 @@ const MODES: &[(&str, &[Wall])] = &[
 ];
 
 pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
@@ -213,6 +212,11 @@ impl Pass {
 
     fn control(&self, probe: &Probe) -> Result<Control> {
         if probe.place == Place::Root && self.user != "root" {
+            return Ok(Control::ByRoot);
+        }
+        // Somebody who is not root cannot make a program of root's.
+        let owner = |p: PathBuf| fs::metadata(p).map_or(0, |m| m.uid());
+        if probe.name == "setuid_program" && owner(self.host.baits.path("setuid")?) != 0 {
             return Ok(Control::ByRoot);
         }
         let done = self.outside(probe.name)?.output()?;

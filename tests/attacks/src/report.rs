@@ -153,3 +153,42 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(user: &str, control: Control, inside: Option<Got>) -> Row {
+        Row {
+            user: user.into(),
+            class: "c".into(),
+            name: "n".into(),
+            control,
+            inside,
+            without: vec![("a wall".into(), Got::Succeeded)],
+        }
+    }
+
+    #[test]
+    fn only_what_was_refused_and_proven_is_good() {
+        let no = || Some(Got::Refused("no".into()));
+        let good = vec![
+            row("root", Control::Good, no()),
+            row("user", Control::ByRoot, no()),
+        ];
+        let report = Report::new(good.clone(), 0);
+        assert!(report.good());
+        assert_eq!(report.figures().map(|f| f.1), [2, 2, 0, 0, 0, 0]);
+        assert!(!Report::new(good, 1).good());
+        for bad in [
+            row("root", Control::Good, Some(Got::Succeeded)),
+            row("root", Control::Good, Some(Got::Broken("b".into()))),
+            row("root", Control::Bad("b".into()), no()),
+        ] {
+            assert!(!Report::new(vec![bad], 0).good());
+        }
+        // Nobody showed that it works outside.
+        let alone = Report::new(vec![row("user", Control::ByRoot, no())], 0);
+        assert_eq!(alone.figures()[5], ("skipped", 1));
+    }
+}
