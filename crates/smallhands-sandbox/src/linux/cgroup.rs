@@ -183,11 +183,18 @@ impl Drop for Group {
     }
 }
 
-/// A group empties a moment after its last process was reaped.
+/// A group empties a moment after its last process was reaped: on a busy machine, or where a
+/// helper was killed before PID 1, not at once.
 fn remove(dir: &Path) {
-    for _ in 0..100 {
+    for tries in 0..2000 {
         match fs::remove_dir(dir) {
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                if tries % 200 == 199 {
+                    // All of them are ours, and about to end.
+                    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                    let pids = pids.lines().filter_map(|l| l.parse().ok());
+                    pids.for_each(super::sys::kill);
+                }
                 thread::sleep(Duration::from_millis(5));
             }
             _ => return,

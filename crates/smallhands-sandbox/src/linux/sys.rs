@@ -352,3 +352,11 @@ pub(super) fn children_usage() -> (u64, u64) {
     let cpu = micros(used.ru_utime) + micros(used.ru_stime);
     (cpu, used.ru_maxrss as u64 * 1024)
 }
+
+/// Kills one process; one that is gone is as good.
+pub(super) fn kill(pid: i32) {
+    if pid > 0 {
+        // SAFETY: plain integers.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
