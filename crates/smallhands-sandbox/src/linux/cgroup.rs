@@ -217,6 +217,23 @@ pub(super) fn sweep(dirs: impl Iterator<Item = PathBuf>, prefix: &str) {
     }
 }
 
+/// Removes what dead processes left whose state directory is gone too: a group's name says whose it
+/// is. Only if it is empty: a process that we do not see may live in another container.
+pub(super) fn sweep_orphans(dirs: &[PathBuf]) {
+    let entries = dirs.iter().filter_map(|d| fs::read_dir(d).ok());
+    for entry in entries.flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.strip_prefix("smallhands-").unwrap_or("").split('-');
+        let numbers = [parts.next(), parts.next()].map(|p| p.and_then(|n| n.parse::<u64>().ok()));
+        if let [Some(pid), Some(start)] = numbers
+            && super::den::start_time(&pid.to_string()).ok() != Some(start)
+        {
+            // Not empty: then it is somebody's.
+            drop(fs::remove_dir(entry.path()));
+        }
+    }
+}
+
 /// Where a file system of groups shows the group `path`: mount point and path below it.
 fn seen(mounts: &str, path: &str, fits: impl Fn(&str, &str) -> bool) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
@@ -318,6 +335,21 @@ mod tests {
         .unwrap();
         assert_eq!(g.memory.out_of_memory(), 2);
         drop(g);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn orphans_are_removed_and_nobody_else() {
+        let dir = std::env::temp_dir().join(format!("sbx-orphans-{}", std::process::id()));
+        let (me, start) = (std::process::id(), super::super::den::start_time("self"));
+        let mine = format!("smallhands-{me}-{}-0-0", start.unwrap());
+        let names = ["smallhands-1-77-0-0", &mine, "smallhands-x", "other-1-77"];
+        for name in names {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        sweep_orphans(std::slice::from_ref(&dir));
+        let left = names.map(|n| dir.join(n).exists());
+        assert_eq!(left, [false, true, true, true]);
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -58,13 +58,14 @@ impl Den {
             loop {
                 let n = NEXT.fetch_add(1, Ordering::Relaxed);
                 // The name is for people; the lock decides, also between containers.
-                let name = format!("{}-{}-{n}", std::process::id(), start_time()?);
+                let name = format!("{}-{}-{n}", std::process::id(), start_time("self")?);
                 let path = boxes.join(name);
                 make_dir(&path, outer_mode())?;
                 let mut lock = File::create(path.join(LOCK))?;
                 // Another janitor may have come between the last two lines.
                 if lock.try_lock().is_ok() && lock.metadata()?.nlink() > 0 {
                     let places = Places::find();
+                    cgroup::sweep_orphans(&places.dirs());
                     let dirs = places.dirs().into_iter().map(PathBuf::into_os_string);
                     let dirs: Vec<_> = dirs.collect();
                     lock.write_all(dirs.join("\n".as_ref()).as_encoded_bytes())?;
@@ -152,14 +153,14 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
 }
 
-/// When this process started, in ticks since boot: tells two processes of the same id apart.
-fn start_time() -> io::Result<u64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
+/// When a process started, in ticks since boot: tells two processes of the same id apart.
+pub(super) fn start_time(pid: &str) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in brackets may hold anything; field 22 is the 20th after it.
     stat.rsplit(')')
         .next()
         .and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok())
-        .ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))
+        .ok_or_else(|| io::Error::other("/proc/*/stat cannot be read"))
 }
 
 fn clean(boxes: &Path) -> io::Result<()> {
