@@ -51,6 +51,14 @@ pub enum SandboxError {
         /// What the system said.
         reason: String,
     },
+    /// A rule of an [`Egress`](crate::Egress) that means nothing, or too much.
+    #[error("the egress rule `{rule}` cannot be used: {reason}; write host:port or *.suffix:port")]
+    EgressRule {
+        /// The rule.
+        rule: String,
+        /// Why.
+        reason: String,
+    },
     /// The disk, or the sandbox's share of it, is full.
     #[error("no space left while {0}; free some, or choose another directory with --state-dir")]
     DiskFull(String),
@@ -79,6 +87,7 @@ impl SandboxError {
             Self::NotFound(_) => "sandbox.not_found",
             Self::Path { .. } => "sandbox.path",
             Self::File { .. } => "sandbox.file",
+            Self::EgressRule { .. } => "sandbox.egress_rule",
             Self::DiskFull(_) => "sandbox.disk_full",
             Self::Repo(_) => "sandbox.repo",
             Self::Blob(_) => "sandbox.blob",
@@ -102,7 +111,9 @@ impl From<SandboxError> for Failure {
             | SandboxError::NotFound(_)
             | SandboxError::Path { .. }
             | SandboxError::File { .. } => FailureClass::Task,
-            SandboxError::Repo(_) | SandboxError::NotInitialised => FailureClass::Input,
+            SandboxError::Repo(_)
+            | SandboxError::NotInitialised
+            | SandboxError::EgressRule { .. } => FailureClass::Input,
             _ => FailureClass::Unavailable,
         };
         let f = Self::new(e.code(), class, e.to_string());

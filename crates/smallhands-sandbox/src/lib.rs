@@ -7,6 +7,7 @@
 //!
 //! Without default features this crate holds just the ports and types, for other backends.
 
+mod egress;
 mod error;
 mod port;
 mod snapshot;
@@ -18,6 +19,10 @@ pub mod linux;
 #[cfg(all(feature = "linux", unix))]
 mod repo;
 
+pub use egress::{
+    Egress, EgressLog, EgressRecord, EgressRefusal, EgressRule, EgressVerdict, EgressVia, PROXY,
+    Resolver, SystemResolver,
+};
 pub use error::SandboxError;
 pub use port::{OutputSink, Sandbox, SandboxBackend, SandboxProcess};
 #[cfg(all(feature = "linux", unix))]

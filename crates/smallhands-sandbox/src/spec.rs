@@ -1,3 +1,4 @@
+use crate::{Egress, EgressRecord};
 use serde::{Deserialize, Serialize};
 use smallhands_core::BlobRef;
 use std::{path::PathBuf, time::Duration};
@@ -17,6 +18,8 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// Limits for every command.
     pub limits: Limits,
+    /// What may be reached over the network; none is nothing.
+    pub egress: Option<Egress>,
     /// Layers and limits that must be in force, by the names that [`Capabilities`] and results
     /// give them; each is an error where it cannot be had.
     pub require: Vec<String>,
@@ -166,6 +169,12 @@ pub struct Execution {
     pub wall: Duration,
     /// Limits and layers that were really in force.
     pub enforced: Vec<String>,
+    /// Connections that it asked for, with what became of each; the first thousand.
+    #[serde(default)]
+    pub egress: Vec<EgressRecord>,
+    /// How many more there were.
+    #[serde(default)]
+    pub egress_cut: u64,
 }
 
 impl Execution {

@@ -177,6 +177,8 @@ mod tests {
             cut_bytes: 0,
             wall: Duration::from_millis(7),
             enforced: Vec::new(),
+            egress: Vec::new(),
+            egress_cut: 0,
         };
         report(&TestCommand::parse(command).unwrap(), &done)
     }

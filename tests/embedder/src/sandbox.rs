@@ -123,6 +123,8 @@ fn done(ended: Ended, stdout: Vec<u8>, stderr: Vec<u8>, begun: Instant) -> Execu
         cut_bytes: 0,
         wall: begun.elapsed(),
         enforced: Vec::new(),
+        egress: Vec::new(),
+        egress_cut: 0,
     }
 }
 

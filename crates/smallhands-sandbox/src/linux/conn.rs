@@ -9,7 +9,10 @@ use super::{
     proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
     sys,
 };
-use crate::{Change, SandboxError};
+use crate::{
+    Change, SandboxError,
+    egress::proxy::{self, Handle, Outlet, Records},
+};
 use std::{
     collections::HashMap,
     io::{self, Read},
@@ -49,6 +52,7 @@ pub(super) struct Conn {
     /// Limits that were wanted and are not, and why.
     pub(super) missing: Vec<(String, String)>,
     pub(super) memory: Memory,
+    outlet: Option<Handle>,
 }
 
 #[derive(Debug)]
@@ -88,12 +92,13 @@ impl Conn {
         helper: PathBuf,
         policy: Policy,
         private: Private,
+        outlet: Option<Outlet>,
     ) -> Result<Self, SandboxError> {
         let (tell, told) = oneshot::channel();
         // A thread of its own also because the helper dies with the thread that started it.
         thread::Builder::new()
             .name("sandbox".into())
-            .spawn(move || keep(&helper, &policy, private, tell))
+            .spawn(move || keep(&helper, &policy, private, outlet, tell))
             .map_err(|e| setup("thread", &e))?;
         told.await
             .unwrap_or_else(|_| Err(SandboxError::Lost("its thread ended".into())))
@@ -176,6 +181,21 @@ impl Conn {
         SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
     }
 
+    /// Ends the connections of a command that is over, and tells of them.
+    pub(super) async fn settle(&self) -> Records {
+        match &self.outlet {
+            Some(outlet) => outlet.settle().await,
+            None => Records::default(),
+        }
+    }
+
+    /// A command begins: from here on there may be connections.
+    pub(super) fn begin_egress(&self) {
+        if let Some(outlet) = &self.outlet {
+            outlet.begin();
+        }
+    }
+
     /// Ends everything inside; does not wait.
     pub(super) fn kill(&self) {
         self.shared.hang_up();
@@ -196,8 +216,18 @@ fn setup(stage: &str, e: &io::Error) -> SandboxError {
     }
 }
 
-fn start(helper: &Path) -> io::Result<(Child, UnixStream)> {
+/// A proxy's stream and what it works with.
+type Way = Option<(Outlet, UnixStream)>;
+
+fn start(helper: &Path, outlet: Option<Outlet>) -> io::Result<(Child, UnixStream, Way)> {
     let (ours, theirs) = UnixStream::pair()?;
+    let (way, stdout) = match outlet {
+        Some(outlet) => {
+            let (here, there) = UnixStream::pair()?;
+            (Some((outlet, here)), Stdio::from(OwnedFd::from(there)))
+        }
+        None => (None, Stdio::null()),
+    };
     #[allow(clippy::disallowed_methods)] // The sandbox is what commands go through.
     let child = std::process::Command::new(helper)
         .arg(super::HOOK)
@@ -205,10 +235,10 @@ fn start(helper: &Path) -> io::Result<(Child, UnixStream)> {
         // A Ctrl-C at the terminal is for the host, which decides what becomes of sandboxes.
         .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()?;
-    Ok((child, ours))
+    Ok((child, ours, way))
 }
 
 /// The life of a sandbox, on its own thread.
@@ -216,9 +246,10 @@ fn keep(
     helper: &Path,
     policy: &Policy,
     private: Private,
+    outlet: Option<Outlet>,
     tell: oneshot::Sender<Result<Conn, SandboxError>>,
 ) {
-    let (mut child, mut sock) = match start(helper) {
+    let (mut child, mut sock, way) = match start(helper, outlet) {
         Ok(both) => both,
         Err(e) => {
             drop(private);
@@ -232,7 +263,14 @@ fn keep(
     let hello = joined
         .map_err(|e| setup("control group", &e))
         .and_then(|()| greet(&mut sock, policy));
-    let opened = hello.and_then(|enforced| connect(&sock, enforced, &private.group));
+    let opened = hello.and_then(|enforced| {
+        let (mut conn, shared) = connect(&sock, enforced, &private.group)?;
+        let proxy = way.map(|(outlet, stream)| proxy::start(outlet, stream));
+        let proxy = proxy.transpose().map_err(|e| setup("egress", &e))?;
+        let (handle, thread) = proxy.unzip();
+        conn.outlet = handle;
+        Ok((conn, shared, thread))
+    });
     match opened {
         Err(e) => {
             drop(sock.shutdown(Shutdown::Both));
@@ -244,7 +282,7 @@ fn keep(
             drop(private);
             drop(tell.send(Err(e)));
         }
-        Ok((conn, shared)) => {
+        Ok((conn, shared, proxy)) => {
             // If nobody waits any more the connection is dropped, and that ends the loop.
             drop(tell.send(Ok(conn)));
             let why = read_all(&mut sock, &shared);
@@ -262,6 +300,8 @@ fn keep(
             for (_, p) in pending {
                 drop(p.done.send(Err(SandboxError::Lost(why.clone()))));
             }
+            // Its stream has ended.
+            drop(proxy.map(thread::JoinHandle::join));
             drop(private);
             shared.gone.send_replace(true);
         }
@@ -333,6 +373,7 @@ fn connect(
         enforced,
         missing: group.missing.clone(),
         memory: group.memory.clone(),
+        outlet: None,
     };
     Ok((conn, shared))
 }

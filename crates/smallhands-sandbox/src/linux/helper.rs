@@ -1,12 +1,19 @@
 //! The re-executed helper: namespaces, then a child that becomes PID 1 and the agent.
 
 use super::{
-    NOBODY, agent, agent_ids, landlock, limits, mounts,
+    NOBODY, agent, agent_ids,
+    forward::Forward,
+    landlock, limits, mounts,
     proto::{self, Fault, Policy, Reply, Say},
     seccomp, sys, sys_priv,
 };
 use crate::Wall;
-use std::{fs, io, os::unix::net::UnixStream, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
 const NAMESPACES: [(libc::c_int, &str); 6] = [
     (libc::CLONE_NEWNS, "mount namespace"),
@@ -42,7 +49,7 @@ pub(super) fn main() -> ! {
 fn run() -> io::Result<i32> {
     sys::die_with_parent()?;
     sys::set_umask(0o022);
-    let mut sock = sys::take_stdin_socket()?;
+    let mut sock = sys::take_socket(0)?;
     let Some((policy, _)) = proto::receive::<Policy>(&mut sock)? else {
         return Ok(0);
     };
@@ -50,13 +57,22 @@ fn run() -> io::Result<i32> {
         Ok(start) => start,
         Err(fault) => return report(&mut sock, fault),
     };
+    // Before the fork: PID 1 is not to say hello without it.
+    let forward = match Forward::prepare(&policy) {
+        Ok(forward) => forward,
+        Err(fault) => return report(&mut sock, fault),
+    };
     match sys::fork()? {
         sys::Fork::Parent(pid) => {
             drop(sock);
+            if let Some(forward) = forward {
+                serve_outlet(forward, pid, &policy, start);
+            }
             // PID 1 ends last of its namespace: when it is reaped, nothing of it is left.
             sys::wait_for(pid).map(|status| i32::from(status != 0))
         }
         sys::Fork::Child => {
+            drop(forward);
             let ended = build(&policy, start).and_then(|(view, enforced)| {
                 agent::serve(&mut sock, &policy, &view, &enforced)
                     .map_err(|e| Fault::setup("agent", e))
@@ -67,6 +83,22 @@ fn run() -> io::Result<i32> {
             }
         }
     }
+}
+
+/// Carries connections out while PID 1 lives. Whatever goes wrong here, PID 1 goes on without.
+fn serve_outlet(forward: Forward, pid: i32, p: &Policy, start: Start) {
+    let user = match start {
+        Start::Root(0, 0) | Start::Rootless { .. } => None,
+        Start::Root(uid, gid) => Some((uid, gid)),
+    };
+    let served = Forward::confine(p, user).map(|()| forward.serve(pid));
+    // The host shows it if it shows anything of how the sandbox ended.
+    let said = match served {
+        Ok(Ok(())) => return,
+        Ok(Err(e)) => e.to_string(),
+        Err(fault) => format!("{fault:?}"),
+    };
+    drop(writeln!(io::stderr(), "the way out is closed: {said}"));
 }
 
 fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
@@ -198,6 +230,9 @@ fn layers(p: &Policy, view: &mounts::View) -> Result<Vec<String>, Fault> {
     enforced.extend(["proc", "pivot_root"].map(String::from));
     if p.has(Wall::MountFlags) {
         enforced.push("read-only mounts".into());
+    }
+    if p.egress.is_some() {
+        enforced.push("egress allow-list".into());
     }
     if p.has(Wall::Capabilities) {
         enforced.push("no capabilities".into());

@@ -30,6 +30,7 @@ mod child;
 mod conn;
 mod den;
 mod files;
+mod forward;
 mod helper;
 mod landlock;
 mod limits;
@@ -43,10 +44,12 @@ mod sandbox;
 mod seccomp;
 mod sys;
 mod sys_mount;
+pub(crate) mod sys_net;
 mod sys_priv;
 
 use crate::{
-    Capabilities, RepoStore, Sandbox, SandboxBackend, SandboxError, SandboxSpec, Snapshot, Wall,
+    Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
+    SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet,
 };
 use conn::Conn;
 use den::Den;
@@ -122,6 +125,10 @@ pub struct NativeOptions {
     pub helper: Option<PathBuf>,
     /// Copy the base into each sandbox even where an overlay would work.
     pub always_copy: bool,
+    /// Who hears of each connection out of a sandbox; their results list them too.
+    pub egress_log: Option<Arc<dyn EgressLog>>,
+    /// Who looks names up for them; usually [`SystemResolver`].
+    pub resolver: Arc<dyn Resolver>,
 }
 
 /// Sandboxes from what the Linux kernel offers to everyone.
@@ -142,6 +149,8 @@ impl NativeOptions {
             state_dir: state_dir.into(),
             helper: None,
             always_copy: false,
+            egress_log: None,
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -190,6 +199,7 @@ impl Inner {
         spec: &SandboxSpec,
         lower: Option<&Path>,
     ) -> Result<Conn, SandboxError> {
+        let outlet = self.outlet(spec)?;
         let other_user = !spec.without.contains(&Wall::UserChange);
         let private = self.den.private(other_user, &spec.limits)?;
         let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
@@ -207,13 +217,35 @@ impl Inner {
             read_only: spec.read_only.iter().map(|p| bytes(p)).collect(),
             limits: spec.limits.clone(),
             without: spec.without.clone(),
+            egress: spec.egress.as_ref().map(|e| e.connections),
         };
-        let conn = Conn::open(helper, policy, private).await?;
+        let conn = Conn::open(helper, policy, private, outlet).await?;
         // Dropped, it ends.
         match spec.require.iter().find(|r| !conn.has(r)) {
             Some(layer) => Err(missing(layer, &conn)),
             None => Ok(conn),
         }
+    }
+}
+
+impl Inner {
+    /// What the proxy of a sandbox needs, where one is wanted and can be enforced.
+    fn outlet(&self, spec: &SandboxSpec) -> Result<Option<Outlet>, SandboxError> {
+        let Some(egress) = &spec.egress else {
+            return Ok(None);
+        };
+        if spec.without.contains(&Wall::NetworkNamespace) {
+            return Err(SandboxError::Unavailable {
+                layer: "egress allow-list".into(),
+                reason: "without a network of its own a sandbox has other ways out".into(),
+                fix: "take network_namespace out of `without`, or do without `egress`".into(),
+            });
+        }
+        Ok(Some(Outlet {
+            egress: egress.clone(),
+            resolver: self.options.resolver.clone(),
+            log: self.options.egress_log.clone(),
+        }))
     }
 }
 

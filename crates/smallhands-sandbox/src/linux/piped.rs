@@ -77,8 +77,8 @@ impl SandboxProcess for Piped {
         let Some(coming) = self.coming.take() else {
             return Err(SandboxError::Ended);
         };
-        let answer = self.conn.wait(coming).await?;
-        sandbox::execution(&self.conn, answer, self.killed_before)
+        let answer = self.conn.wait(coming).await;
+        sandbox::execution(&self.conn, answer, self.killed_before).await
     }
 }
 

@@ -37,6 +37,13 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
         required: true,
         detail: "memory, cpu time, file size, open files, processes".into(),
     });
+    layers.push(Layer {
+        required: false,
+        ..match &tried {
+            Ok((enforced, _)) => works("egress allow-list", enforced),
+            Err(_) => works("egress allow-list", &[]),
+        }
+    });
     for name in ["memory cgroup", "pids cgroup", "cpu cgroup"] {
         layers.push(whole(name, &tried));
     }
@@ -59,6 +66,7 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
     };
     let spec = SandboxSpec {
         limits,
+        egress: Some(crate::Egress::default()),
         ..SandboxSpec::default()
     };
     let conn = inner.start_on(helper, &spec, Some(&lower)).await?;

@@ -27,6 +27,8 @@ pub(super) struct Policy {
     pub(super) read_only: Vec<Vec<u8>>,
     pub(super) limits: Limits,
     pub(super) without: Vec<Wall>,
+    /// Carry so many connections at once to the host, over the stream at descriptor 1.
+    pub(super) egress: Option<u32>,
 }
 
 impl Policy {

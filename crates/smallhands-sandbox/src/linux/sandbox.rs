@@ -8,7 +8,7 @@ use super::{
     proto::{Ask, CHUNK, Command, How},
 };
 use crate::{
-    Change, DirEntry, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError,
+    Change, DirEntry, Egress, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError,
     SandboxProcess, SandboxSpec, SandboxUsage, Snapshot,
 };
 use smallhands_core::{BlobRef, BlobStore, BoxFuture, CallCx, Cancelled, Clock, async_trait};
@@ -137,6 +137,7 @@ impl NativeSandbox {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()));
         let mut env = Vec::from(minimal);
+        env.extend(self.spec.egress.iter().flat_map(Egress::environment));
         for (k, v) in self.spec.env.iter().chain(&what.env) {
             env.retain(|(have, _)| have != k);
             env.push((k.clone(), v.clone()));
@@ -244,6 +245,8 @@ fn not_started(why: &str, conn: &Conn) -> Execution {
         cut_bytes: 0,
         wall: Duration::ZERO,
         enforced: conn.enforced.clone(),
+        egress: Vec::new(),
+        egress_cut: 0,
     }
 }
 
@@ -263,12 +266,13 @@ pub(super) async fn or_cancelled<T>(
 }
 
 /// What came of a command.
-pub(super) fn execution(
+pub(super) async fn execution(
     conn: &Conn,
-    answer: Answer,
+    answer: Result<Answer, SandboxError>,
     killed_before: u64,
 ) -> Result<Execution, SandboxError> {
-    let Answer { ended, kept, .. } = answer;
+    let egress = conn.settle().await;
+    let Answer { ended, kept, .. } = answer?;
     let (ended, wall) = match ended {
         Some((How::Ended(Ended::Signaled(libc::SIGKILL)), wall))
             if conn.memory.out_of_memory() > killed_before =>
@@ -291,6 +295,8 @@ pub(super) fn execution(
         cut_bytes: cut_out + cut_err,
         wall,
         enforced: conn.enforced.clone(),
+        egress: egress.list,
+        egress_cut: egress.cut,
     })
 }
 
@@ -301,6 +307,9 @@ fn too_long(command: &Command) -> bool {
 }
 
 async fn start(conn: &Conn, id: u64, command: Command, stdin: &[u8]) -> Result<(), SandboxError> {
+    // Of one before it that nobody waited for.
+    drop(conn.settle().await);
+    conn.begin_egress();
     conn.send(id, Ask::Exec(command), &[]).await?;
     for chunk in stdin.chunks(CHUNK) {
         conn.send(id, Ask::Stdin, chunk).await?;
@@ -351,7 +360,7 @@ impl Sandbox for NativeSandbox {
         };
         let answer = run(wait, id, live, &*self.clock).await;
         guard.1 = None;
-        execution(&conn, answer?, killed_before)
+        execution(&conn, answer, killed_before).await
     }
 
     async fn spawn(

@@ -195,13 +195,16 @@ pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// Takes the socket that stands at descriptor 0, and leaves `/dev/null` there.
-pub(super) fn take_stdin_socket() -> io::Result<UnixStream> {
-    // SAFETY: descriptor 0 is duplicated, not taken.
-    let sock = owned(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })?;
-    let null = std::fs::File::open("/dev/null")?;
+/// Takes the socket that stands at one of the standard descriptors, and leaves `/dev/null` there.
+pub(super) fn take_socket(at: RawFd) -> io::Result<UnixStream> {
+    // SAFETY: the descriptor is duplicated, not taken.
+    let sock = owned(unsafe { libc::fcntl(at, libc::F_DUPFD_CLOEXEC, 3) })?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     // SAFETY: both descriptors are valid.
-    check(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
+    check(unsafe { libc::dup2(null.as_raw_fd(), at) })?;
     Ok(UnixStream::from(sock))
 }
 
