@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)] // A test binary of its own: clippy sees no #[test] in it.
 
 mod attacks;
+mod egress;
 mod exec;
 mod files;
 mod hosts;
 mod repos;
 mod support;
+mod transfer;
+mod upstream;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -61,6 +64,22 @@ fn main() {
             landlock_is_in_force,
             a_wall_is_left_out_by_name_only,
             mounts_are_restricted,
+        },
+        egress::{
+            three_ways_to_an_allowed_host,
+            what_is_not_listed_is_refused,
+            private_addresses_and_rebinding,
+            tls_must_name_the_host,
+            there_is_no_other_way,
+            it_is_said_what_is_in_force,
+        },
+        transfer::{
+            each_direction_ends_by_itself,
+            ten_megabytes_each_way_are_whole,
+            many_at_once_and_one_that_does_not_read,
+            limits_hold,
+            garbage_does_no_harm,
+            nothing_is_left_of_a_transfer,
         },
         hosts::{
             twenty_at_once,
