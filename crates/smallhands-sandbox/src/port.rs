@@ -48,7 +48,8 @@ pub trait Sandbox: Debug + Send + Sync {
     ///   sandbox itself failed.
     /// - Arguments reach the program as they are; no shell reads them.
     /// - Its environment is a minimal one, the sandbox's and the call's: the host's is not inherited.
-    /// - There is no network but its own.
+    /// - There is no network but its own, and what [`SandboxSpec::egress`] allows; what it asked
+    ///   for there is in the result, and its connections end with it.
     /// - At the deadline, its own or the call's, and at the end of the command, everything that it
     ///   started is dead.
     /// - Commands of one sandbox run one after the other.

@@ -48,7 +48,8 @@ pub struct Egress {
     pub allow: Vec<EgressRule>,
     /// Connections at once; more wait for their turn.
     pub connections: u32,
-    /// Bytes of all connections together, both ways, as long as the sandbox lives.
+    /// Bytes of all connections together, both ways, as long as the sandbox lives; a fork and a
+    /// restored one begin anew.
     pub max_bytes: Option<u64>,
     /// For each step until bytes flow: the request, the look-up with the connecting, the first
     /// message of TLS.

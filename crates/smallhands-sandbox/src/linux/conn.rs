@@ -181,6 +181,16 @@ impl Conn {
         SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
     }
 
+    /// Starts the proxy, if there is to be one.
+    fn lead_out(&mut self, way: Way) -> Result<Option<thread::JoinHandle<()>>, SandboxError> {
+        let Some((outlet, stream)) = way else {
+            return Ok(None);
+        };
+        let (handle, thread) = proxy::start(outlet, stream).map_err(|e| setup("egress", &e))?;
+        self.outlet = Some(handle);
+        Ok(Some(thread))
+    }
+
     /// Ends the connections of a command that is over, and tells of them.
     pub(super) async fn settle(&self) -> Records {
         match &self.outlet {
@@ -265,10 +275,7 @@ fn keep(
         .and_then(|()| greet(&mut sock, policy));
     let opened = hello.and_then(|enforced| {
         let (mut conn, shared) = connect(&sock, enforced, &private.group)?;
-        let proxy = way.map(|(outlet, stream)| proxy::start(outlet, stream));
-        let proxy = proxy.transpose().map_err(|e| setup("egress", &e))?;
-        let (handle, thread) = proxy.unzip();
-        conn.outlet = handle;
+        let thread = conn.lead_out(way)?;
         Ok((conn, shared, thread))
     });
     match opened {

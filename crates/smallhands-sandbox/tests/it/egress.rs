@@ -47,7 +47,7 @@ def socks(name, port):
 /// A world whose names are given, with what its log heard.
 pub(crate) struct Way {
     pub(crate) w: World,
-    names: Arc<Names>,
+    pub(crate) names: Arc<Names>,
     pub(crate) s: Boxed,
 }
 
