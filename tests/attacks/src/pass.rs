@@ -1,7 +1,7 @@
 //! All attacks of one user.
 
 use crate::{
-    Result, faults, git, outside,
+    Result, egress, faults, git, outside,
     report::{Control, Got, Row},
 };
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,7 @@ pub(crate) fn pass(place: &Path, user: &str) -> Result {
         }
     }
     rows.extend(outside::probes(&p)?);
+    rows.extend(egress::probes(&p)?);
     rows.extend(git::probes(&p)?);
     for row in rows {
         println!("{}", serde_json::to_string(&Said::Row(row))?);
@@ -203,14 +204,14 @@ impl Pass {
         Ok(c)
     }
 
-    fn inside(&self, s: &Boxed, probe: &Probe) -> Got {
+    pub(crate) fn inside(&self, s: &Boxed, probe: &Probe) -> Got {
         match self.exec(s, &self.attack(probe.name)) {
             Ok(done) => judge(&done),
             Err(e) => Got::Broken(e.to_string()),
         }
     }
 
-    fn control(&self, probe: &Probe) -> Result<Control> {
+    pub(crate) fn control(&self, probe: &Probe) -> Result<Control> {
         if probe.place == Place::Root && self.user != "root" {
             return Ok(Control::ByRoot);
         }

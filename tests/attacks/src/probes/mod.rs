@@ -9,6 +9,7 @@ mod network;
 mod privileges;
 mod proc;
 mod processes;
+mod proxy;
 
 use crate::Baits;
 use std::io;
@@ -60,6 +61,7 @@ pub fn all() -> Vec<Probe> {
         processes::LIST,
         ipc::LIST,
         network::LIST,
+        proxy::LIST,
         kernel::LIST,
         limits::LIST,
         mounts::LIST,
