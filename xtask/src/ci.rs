@@ -245,6 +245,15 @@ pub(crate) fn examples() -> Result {
         let which = ["-p", "graph-examples", "--bin", name];
         run(cargo(&["run", "--quiet"]).args(which))?;
     }
+    println!("--> sandbox_run");
+    run(&mut cargo(&[
+        "run",
+        "--quiet",
+        "-p",
+        "sandbox-examples",
+        "--bin",
+        "sandbox_run",
+    ]))?;
     println!("--> embed_graph");
     run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
     println!("--> benches");

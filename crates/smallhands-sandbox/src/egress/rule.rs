@@ -34,6 +34,7 @@ impl EgressRule {
         }
     }
 
+    #[cfg_attr(not(all(feature = "linux", target_os = "linux")), allow(dead_code))]
     pub(super) fn allows(&self, host: &Host, port: u16) -> bool {
         self.port == port
             && match (&self.host, host) {
