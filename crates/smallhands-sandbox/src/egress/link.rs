@@ -198,7 +198,13 @@ impl Link {
     pub(super) fn advance(&mut self, s: &mut Shared<'_>) {
         let peer = s.mux.peer(self.id);
         if peer == Peer::Reset && !self.is_over() {
-            return self.end(s.mux, self.record.verdict.clone());
+            let verdict = match self.state {
+                State::Waiting | State::Dialling | State::Hello => {
+                    EgressVerdict::Stopped("the command hung up".into())
+                }
+                _ => self.record.verdict.clone(),
+            };
+            return self.end(s.mux, verdict);
         }
         let ended = match self.state {
             State::Opening { greeted } => {

@@ -123,7 +123,7 @@ pub(crate) fn start(outlet: Outlet, stream: UnixStream) -> io::Result<(Handle, J
         unsettled: AtomicBool::new(false),
     };
     // Those that the inside is done with may still be handing on what it sent.
-    let accepts = outlet.egress.connections.min(4096) as usize * 2;
+    let accepts = outlet.egress.connections.clamp(1, 4096) as usize * 2;
     let proxy = Proxy {
         left: outlet.egress.max_bytes.unwrap_or(u64::MAX),
         outlet: Arc::new(outlet),

@@ -10,6 +10,7 @@ use super::{
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
+    net::TcpListener,
     os::unix::net::UnixStream,
     sync::Arc,
     time::Duration,
@@ -230,7 +231,21 @@ fn a_peer_that_breaks_a_rule_is_told_apart() {
 
 #[test]
 fn a_proxy_survives_a_hostile_inside() {
-    let seeds = seeds();
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut s in upstream.incoming().flatten() {
+            std::thread::spawn(move || std::io::copy(&mut s.try_clone()?, &mut s));
+        }
+    });
+    let mut seeds = seeds();
+    for text in [
+        format!("CONNECT {at} HTTP/1.1\r\n\r\n"),
+        format!("POST http://{at}/ HTTP/1.1\r\nContent-Length: 9\r\n\r\n"),
+    ] {
+        seeds.extend([text.clone().into_bytes(), text.into_bytes()]);
+    }
+    let rules = [at.to_string()];
     for seed in 1..40 {
         let mut noise = Noise(seed * 104_729);
         let (mut ours, theirs) = UnixStream::pair().unwrap();
@@ -238,7 +253,7 @@ fn a_proxy_survives_a_hostile_inside() {
             egress: Egress {
                 connect_timeout: Duration::from_secs(1),
                 connections: 4,
-                ..Egress::new(["127.0.0.1:9"]).unwrap()
+                ..Egress::new(rules.iter().map(String::as_str)).unwrap()
             },
             resolver: Arc::new(SystemResolver),
             log: None,

@@ -55,6 +55,10 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
         "what is not there cannot be opened",
     ),
     (
+        "a list of hosts is ignored",
+        "a list of hosts is kept to, or refused",
+    ),
+    (
         "a process gets another environment",
         "a process is spoken to and ends when it is dropped, if that is offered",
     ),
@@ -91,6 +95,9 @@ impl SandboxBackend for Faulty {
         }
         if self.1 == "requirements are ignored" {
             spec.require.clear();
+        }
+        if self.1 == "a list of hosts is ignored" {
+            spec.egress = None;
         }
         Ok(Box::new(FaultySandbox {
             inner: Arc::new(self.0.open(&spec, cx).await?),

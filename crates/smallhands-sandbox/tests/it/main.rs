@@ -79,6 +79,7 @@ fn main() {
             many_at_once_and_one_that_does_not_read,
             limits_hold,
             garbage_does_no_harm,
+            connections_end_with_their_command,
             nothing_is_left_of_a_transfer,
         },
         hosts::{

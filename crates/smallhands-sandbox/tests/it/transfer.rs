@@ -186,6 +186,42 @@ s.sendall(b"GET /c HTTP/1.0\r\n\r\n"); print(rest(s).split(b"\r\n\r\n")[1].decod
     close(way.s);
 }
 
+/// A command that nobody waits for, and one that is spoken to: their connections end with them.
+pub(crate) fn connections_end_with_their_command() {
+    let up = Upstream::new(|mut s| {
+        let mut all = Vec::new();
+        drop(s.read_to_end(&mut all));
+    });
+    let way = Way::new(
+        Names::new([("a.test", up.at)]),
+        rules(&["a.test:1"], &[up.at]),
+    );
+    let script = format!("{PRELUDE}\ns, _ = socks(\"a.test\", 1)\nprint(1)\ntime.sleep(1000)");
+    let what = Invocation::new(["/usr/bin/python3", "-u", "-c", &script]);
+    block_on(async {
+        let mut process = way.s.spawn(&what, &way.w.cx).await.unwrap();
+        assert!(process.read().await.unwrap().is_some());
+        assert_eq!(up.busy(), 1);
+        drop(process);
+    });
+    let (_, seen) = way.py_alone("s, _ = socks(\"a.test\", 1); s.sendall(b\"last words\")");
+    let [only] = &seen[..] else {
+        panic!("{seen:?}")
+    };
+    // It ended without waiting for anything, and all of it arrived.
+    assert_eq!((only.sent, &only.verdict), (10, &EgressVerdict::Allowed));
+    up.until_idle();
+    let script = format!("{PRELUDE}\ns, _ = socks(\"a.test\", 1)\ninput()");
+    let what = Invocation::new(["/usr/bin/python3", "-c", &script]);
+    let done = block_on(async {
+        let process = way.s.spawn(&what, &way.w.cx).await.unwrap();
+        process.wait().await.unwrap()
+    });
+    assert_eq!(done.egress.len(), 1, "{done:?}");
+    up.until_idle();
+    close(way.s);
+}
+
 pub(crate) fn nothing_is_left_of_a_transfer() {
     let up = Upstream::new(|mut s| {
         let block = vec![7; 1 << 16];

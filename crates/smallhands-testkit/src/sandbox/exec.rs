@@ -3,7 +3,9 @@
 use super::bed::{Bed, Boxed, said, shell};
 use crate::expect;
 use smallhands_core::{CallCx, CancelToken};
-use smallhands_sandbox::{Ended, Invocation, SandboxError, SandboxSpec};
+use smallhands_sandbox::{
+    Egress, EgressRefusal, EgressVerdict, Ended, Invocation, SandboxError, SandboxSpec,
+};
 use std::{
     collections::BTreeMap,
     net::{TcpListener, TcpStream},
@@ -215,6 +217,34 @@ pub(super) async fn network(b: Bed) -> Result<(), String> {
     expect("a connection to the host", &done.ended, &Ended::Exited(0))?;
     host.set_nonblocking(true).map_err(said)?;
     expect("seen by the host", &host.accept().is_ok(), &false)
+}
+
+pub(super) async fn egress(b: Bed) -> Result<(), String> {
+    let spec = SandboxSpec {
+        egress: Some(Egress::default()),
+        ..b.spec()
+    };
+    let s = match b.try_open(&spec).await {
+        // What cannot be enforced is refused.
+        Err(SandboxError::Unavailable { .. }) => return Ok(()),
+        other => other.map_err(said)?,
+    };
+    let ask = "p=${HTTP_PROXY#http://}; exec 3<>/dev/tcp/${p%:*}/${p#*:} || exit 7; \
+               printf 'CONNECT example.com:443 HTTP/1.1\\r\\n\\r\\n' >&3; read -r a b c <&3; echo $b";
+    let done = b.exec(&s, &Invocation::new(["bash", "-c", ask])).await?;
+    expect("the proxy's answer", &done.text(), &"403\n".to_owned())?;
+    let [one] = &done.egress[..] else {
+        return Err(format!("not one connection: {:?}", done.egress));
+    };
+    let refused = matches!(
+        one.verdict,
+        EgressVerdict::Refused {
+            reason: EgressRefusal::NotListed,
+            ..
+        }
+    );
+    expect("refused in the result", &refused, &true)?;
+    expect("host", &one.host.as_str(), &"example.com")
 }
 
 pub(super) async fn process(b: Bed) -> Result<(), String> {

@@ -98,6 +98,7 @@ pub fn sandbox(make: impl Fn() -> SandboxBed + Send + Sync + 'static) -> Vec<Che
         exec::process
     );
     check!("there is no network", exec::network);
+    check!("a list of hosts is kept to, or refused", exec::egress);
     check!("files are read, written and removed", files::read_and_write);
     check!("a list is whole, sorted and without .git", files::list);
     check!("a path that leaves the workspace is refused", files::paths);
