@@ -3,7 +3,7 @@
 use super::{
     EgressVia,
     host::{self, Host},
-    opening::{Ask, Step},
+    opening::{Ask, Step, shown},
 };
 
 /// Longest head.
@@ -93,7 +93,7 @@ fn read(head: &str, used: usize) -> Step {
         Err(why) => {
             return bad(
                 "400 Bad Request",
-                &format!("`{target}` cannot be asked for: {why}"),
+                &format!("`{}` cannot be asked for: {why}", shown(target)),
             );
         }
     };
@@ -255,6 +255,11 @@ mod tests {
             "CONNECT a.b:443\r\n\r\n",
         ] {
             assert_eq!(asked(text), None, "{text}");
+        }
+        let long = format!("CONNECT a\u{202e}{}:1 HTTP/1.1\r\n\r\n", "x".repeat(9000));
+        match step(long.as_bytes()) {
+            Step::Bad { why, .. } => assert!(why.is_ascii() && why.len() < 300, "{why}"),
+            other => panic!("{other:?}"),
         }
         assert!(matches!(step(b"GET http://a.b/ HTTP/1.1\r\n"), Step::More));
         assert!(matches!(step(&vec![b'A'; MAX_HEAD + 1]), Step::Bad { .. }));

@@ -343,7 +343,7 @@ impl Link {
                 }
             }
             Hello::Name(name) => {
-                let name = name.map_or("no server".into(), |n| n.escape_default().to_string());
+                let name = name.map_or("no server".into(), |n| opening::shown(&n));
                 let detail = format!("TLS asks for {name}, the request for {host}");
                 self.refuse(EgressRefusal::ServerName, detail);
             }

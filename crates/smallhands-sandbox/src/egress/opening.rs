@@ -115,6 +115,14 @@ fn socks_reply(code: u8) -> Vec<u8> {
     vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0]
 }
 
+/// What was written inside, fit for a log: of bounded length, and nothing that a terminal obeys.
+pub(super) fn shown(text: &str) -> String {
+    text.chars()
+        .take(100)
+        .flat_map(char::escape_default)
+        .collect()
+}
+
 /// The word that a connection stands.
 pub(super) fn granted(via: EgressVia) -> Vec<u8> {
     match via {

@@ -1,6 +1,7 @@
 //! The way out: what is on the list is reached, and nothing else, by whatever trick.
 
 use crate::{
+    hosts::is_capable_root,
     support::{Boxed, World, block_on, close},
     upstream::{Names, Upstream, hello_to, http_server, rules},
 };
@@ -386,8 +387,32 @@ pub(crate) fn it_is_said_what_is_in_force() {
         matches!(&refused, Err(SandboxError::Unavailable { layer, .. }) if layer == "egress allow-list"),
         "{refused:?}"
     );
-    let fork = block_on(way.s.fork()).unwrap();
     let script = format!("{PRELUDE}\nprint(connect(\"b.test:22\")[1])");
+    let walls = [
+        Wall::UserChange,
+        Wall::Landlock,
+        Wall::Seccomp,
+        Wall::Capabilities,
+        Wall::MountFlags,
+        Wall::IpcNamespace,
+    ];
+    for wall in walls
+        .into_iter()
+        .filter(|w| is_capable_root() || *w != Wall::UserChange)
+    {
+        let spec = SandboxSpec {
+            egress: Some(Egress::default()),
+            without: vec![wall],
+            ..way.w.spec()
+        };
+        let s = way.w.try_open(&spec).unwrap();
+        let done = way
+            .w
+            .exec(&s, &Invocation::new(["/usr/bin/python3", "-c", &script]));
+        assert!(done.text().contains(" 403 "), "{wall:?}: {done:?}");
+        close(s);
+    }
+    let fork = block_on(way.s.fork()).unwrap();
     let done = way
         .w
         .exec(&fork, &Invocation::new(["/usr/bin/python3", "-c", &script]));

@@ -200,7 +200,7 @@ fn again(starter: &[&str], args: &[&str]) -> String {
     text
 }
 
-fn is_capable_root() -> bool {
+pub(crate) fn is_capable_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let effective = status
         .lines()
