@@ -79,8 +79,10 @@ pub(crate) struct Mux {
     last: u32,
     partial: Vec<u8>,
     out: Vec<u8>,
-    /// The host asked to settle, or the inside said that it did.
-    pub(crate) settle: bool,
+    /// How often the host asked to settle.
+    asked: u32,
+    /// The host asked to settle, with this number; or the inside said that it did, to the last one.
+    pub(crate) settle: Option<u32>,
 }
 
 impl Mux {
@@ -101,7 +103,8 @@ impl Mux {
             last: 0,
             partial: Vec::new(),
             out: Vec::new(),
-            settle: false,
+            asked: 0,
+            settle: None,
         }
     }
 
@@ -190,7 +193,10 @@ impl Mux {
         }
         match (kind, self.accepts) {
             (SETTLE, None) | (SETTLED, Some(_)) => {
-                self.settle = true;
+                // An answer to an earlier one comes late where nobody waited for it.
+                if kind == SETTLE || id == self.asked {
+                    self.settle = Some(id);
+                }
                 return Ok(());
             }
             (CREDIT | END | CLOSE | RESET, _) => {}
@@ -294,14 +300,14 @@ impl Mux {
 
     /// Asks the inside to settle.
     pub(crate) fn ask_to_settle(&mut self) {
-        self.settle = false;
-        self.put(SETTLE, 0, 0);
+        self.settle = None;
+        self.asked = self.asked.wrapping_add(1);
+        self.put(SETTLE, self.asked, 0);
     }
 
     /// Tells the host that all is settled.
-    pub(crate) fn settled(&mut self) {
-        self.settle = false;
-        self.put(SETTLED, 0, 0);
+    pub(crate) fn settled(&mut self, asked: u32) {
+        self.put(SETTLED, asked, 0);
     }
 
     /// What is to be written to the stream.

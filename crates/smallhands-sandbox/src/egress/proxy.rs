@@ -326,7 +326,7 @@ impl Proxy {
 
     fn settle(&mut self) {
         let Some(s) = &mut self.settling else { return };
-        s.told |= std::mem::take(&mut self.mux.settle);
+        s.told |= self.mux.settle.take().is_some();
         if s.until > Instant::now() && !(s.told && self.links.is_empty()) {
             return;
         }

@@ -96,7 +96,7 @@ pub trait EgressLog: Debug + Send + Sync + 'static {
 pub trait Resolver: Debug + Send + Sync + 'static {
     /// The addresses of a host, best first; usually with the port that is asked for. May block:
     /// it runs on a thread of its own. Each connection asks once, and goes to exactly what was
-    /// answered, if that is public or listed by itself.
+    /// answered, if that is public or listed by itself. One that never answers costs its thread.
     ///
     /// # Errors
     /// The name is not known or nobody can be asked.

@@ -283,3 +283,25 @@ fn a_proxy_survives_a_hostile_inside() {
         drop(handle);
     }
 }
+
+#[test]
+fn a_late_answer_settles_nothing() {
+    let (mut inside, mut host) = (Mux::inside(), Mux::host(8));
+    let pass = |from: &mut Mux, to: &mut Mux| {
+        assert_eq!(to.feed(from.out(), &mut Vec::new(), &mut 0), Ok(()));
+        let n = from.out().len();
+        from.written(n);
+    };
+    host.ask_to_settle();
+    pass(&mut host, &mut inside);
+    assert_eq!(inside.settle.take(), Some(1));
+    // Nobody waited for it.
+    host.ask_to_settle();
+    inside.settled(1);
+    pass(&mut inside, &mut host);
+    assert_eq!(host.settle, None);
+    pass(&mut host, &mut inside);
+    inside.settled(2);
+    pass(&mut inside, &mut host);
+    assert_eq!(host.settle, Some(2));
+}

@@ -62,7 +62,8 @@ struct Forwarder {
     turn: usize,
     /// No descriptor was left for one more.
     choked: bool,
-    settling: bool,
+    /// The host's number for it.
+    settling: Option<u32>,
 }
 
 impl Forward {
@@ -120,7 +121,7 @@ impl Forward {
             conns: BTreeMap::new(),
             turn: 0,
             choked: false,
-            settling: false,
+            settling: None,
         };
         while f.turn(&first)? {}
         Ok(())
@@ -156,7 +157,8 @@ impl Forwarder {
         if fds[2].revents != 0 {
             self.accept(&mut ids);
         }
-        if std::mem::take(&mut self.mux.settle) {
+        if let Some(asked) = self.mux.settle.take() {
+            self.settling = Some(asked);
             self.begin_to_settle();
         }
         // Not always the same one first: they share what room there is on the stream.
@@ -171,9 +173,10 @@ impl Forwarder {
                 self.choked = false;
             }
         }
-        if self.settling && self.conns.is_empty() {
-            self.settling = false;
-            self.mux.settled();
+        if self.conns.is_empty()
+            && let Some(asked) = self.settling.take()
+        {
+            self.mux.settled(asked);
         }
         self.write()?;
         Ok(true)
@@ -243,7 +246,6 @@ impl Forwarder {
 
     /// All commands are dead: what they sent is still passed on, and nothing passed to them.
     fn begin_to_settle(&mut self) {
-        self.settling = true;
         // Those that nobody took yet are dead, too.
         while self.listener.accept().is_ok() {}
         self.conns.retain(|_, c| c.lingers.is_none());
