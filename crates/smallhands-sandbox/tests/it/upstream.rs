@@ -58,12 +58,13 @@ impl Upstream {
     }
 
     pub(crate) fn until_idle(&self) {
+        self.until("a connection stays", |busy| busy == 0);
+    }
+
+    pub(crate) fn until(&self, otherwise: &str, done: impl Fn(usize) -> bool) {
         let begun = Instant::now();
-        while self.busy() > 0 {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "a connection stays"
-            );
+        while !done(self.busy()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{otherwise}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
