@@ -5,12 +5,12 @@ use super::{
     dial::Dialled,
     hello::{self, Hello},
     host::Host,
-    mux::{MAX_DATA, Mux, Peer},
+    mux::{MAX_DATA, Mux, Peer, is_later},
     opening::{self, Ask, Step},
 };
 use crate::linux::sys_net;
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     os::fd::AsRawFd,
     time::{Duration, Instant},
@@ -449,8 +449,4 @@ impl Link {
         self.moved = Instant::now();
         Ok(())
     }
-}
-
-fn is_later(e: &io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

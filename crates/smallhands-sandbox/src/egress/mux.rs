@@ -6,7 +6,11 @@
 //! back. So both ends can always read what comes, one stuck connection holds up no other, and
 //! memory is bounded. A peer that breaks a rule loses the stream.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, ErrorKind, Write},
+};
 
 /// Bytes under way in one direction of a connection.
 pub(crate) const WINDOW: usize = 64 << 10;
@@ -310,6 +314,20 @@ impl Mux {
         self.put(SETTLED, asked, 0);
     }
 
+    /// Writes what the stream takes now.
+    pub(crate) fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
+        while !self.out.is_empty() {
+            match stream.write(&self.out) {
+                Ok(n) => self.written(n),
+                Err(e) if is_later(&e) => break,
+                // Its end is read next.
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     /// What is to be written to the stream.
     pub(crate) fn out(&self) -> &[u8] {
         &self.out
@@ -319,6 +337,11 @@ impl Mux {
     pub(crate) fn written(&mut self, n: usize) {
         self.out.drain(..n);
     }
+}
+
+/// Whether the same call may succeed when something has happened.
+pub(crate) fn is_later(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 impl Chan {

@@ -5,7 +5,7 @@ use super::{
     dial::{Dialled, dial},
     host::Host,
     link::{Link, Shared},
-    mux::Mux,
+    mux::{Mux, is_later},
 };
 use crate::linux::sys_net;
 use std::{
@@ -199,7 +199,7 @@ impl Proxy {
             self.advance(id);
         }
         self.settle();
-        self.write()?;
+        self.mux.flush(&mut self.stream)?;
         Ok(true)
     }
 
@@ -241,19 +241,6 @@ impl Proxy {
         }
         fed.map_err(|e| io::Error::other(e.to_string()))?;
         Ok(true)
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        while !self.mux.out().is_empty() {
-            match self.stream.write(self.mux.out()) {
-                Ok(n) => self.mux.written(n),
-                Err(e) if is_later(&e) => break,
-                // Its end is read next.
-                Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     fn obey(&mut self, order: Order) {
@@ -364,8 +351,4 @@ impl Proxy {
             self.records.cut += 1;
         }
     }
-}
-
-fn is_later(e: &io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -13,7 +13,7 @@ use crate::{
     Wall,
     egress::{
         PROXY,
-        mux::{MAX_DATA, Mux, Peer},
+        mux::{MAX_DATA, Mux, Peer, is_later},
     },
 };
 use std::{
@@ -178,7 +178,7 @@ impl Forwarder {
         {
             self.mux.settled(asked);
         }
-        self.write()?;
+        self.mux.flush(&mut self.stream)?;
         Ok(true)
     }
 
@@ -200,19 +200,6 @@ impl Forwarder {
         let fed = self.mux.feed(&buf[..n], &mut Vec::new(), &mut 0);
         fed.map_err(|e| io::Error::other(e.to_string()))?;
         Ok(true)
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        while !self.mux.out().is_empty() {
-            match self.stream.write(self.mux.out()) {
-                Ok(n) => self.mux.written(n),
-                Err(e) if is_later(&e) => break,
-                // Its end is read next.
-                Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     fn accept(&mut self, ids: &mut Vec<u32>) {
@@ -348,8 +335,4 @@ impl Conn {
         self.readable = false;
         Ok(())
     }
-}
-
-fn is_later(e: &io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
