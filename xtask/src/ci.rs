@@ -262,6 +262,7 @@ pub(crate) fn examples() -> Result {
         ..bench::Flags::default()
     };
     bench::graph(quick)?;
+    bench::sandbox(quick)?;
     bench::micro(quick)
 }
 

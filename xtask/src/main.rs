@@ -13,7 +13,7 @@ const HELP: &str = "\
 cargo xtask demo             repair the example repository with the local model, end to end
 cargo xtask test [--slow]    set up what tests need and run all of them; --slow with the real model
 cargo xtask examples         run every example, and every bench a few times
-cargo xtask bench NAME       figures: spine, micro, graph (--json: one object a line; graph: --full: the slow too;
+cargo xtask bench NAME       figures: spine, micro, graph, sandbox (--json: one object a line; graph: --full: the slow too;
                              --anchors: LangGraph too, got with pip)
 cargo xtask torture NAME     faults and attacks: kill9, graph, lease, sandbox  (--json; kill9, graph: --kills N;
                              graph: --seed S, --durability power-loss; lease: --tries N)

@@ -70,9 +70,9 @@ pub(crate) fn output(c: &mut Command) -> Result<String> {
     }
 }
 
-fn works(program: impl AsRef<OsStr>, arg: &str) -> bool {
+pub(crate) fn works(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
     let c = Command::new(program)
-        .arg(arg)
+        .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
@@ -105,6 +105,32 @@ pub(crate) fn pip(dir: &Path, packages: &[&str]) -> Result {
     fs::write(mark, wanted).map_err(|e| e.to_string())
 }
 
+/// Bubblewrap: the machine's, or else the distribution's, unpacked once and not installed.
+pub(crate) fn bubblewrap(get: bool) -> Result<PathBuf> {
+    if works("bwrap", &["--version"]) {
+        return Ok("bwrap".into());
+    }
+    let dir = std::path::absolute(target().join("tools/bwrap")).map_err(|e| e.to_string())?;
+    let program = dir.join("usr/bin/bwrap");
+    if works(&program, &["--version"]) {
+        return Ok(program);
+    }
+    if !get {
+        return Err("it is not installed".into());
+    }
+    eprintln!(
+        "getting bubblewrap (apt-get download, into {})",
+        dir.display()
+    );
+    fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let fetch = "apt-get download -q bubblewrap && dpkg -x bubblewrap_*.deb .";
+    run(Command::new("sh").args(["-c", fetch]).current_dir(&dir))?;
+    match works(&program, &["--version"]) {
+        true => Ok(program),
+        false => Err("what the distribution has does not run".into()),
+    }
+}
+
 /// The Python of an environment that has LangGraph, made once.
 pub(crate) fn langgraph() -> Result<PathBuf> {
     // A bench runs in the directory of its package.
@@ -113,7 +139,7 @@ pub(crate) fn langgraph() -> Result<PathBuf> {
     let (python, mark) = (dir.join("bin/python"), dir.join(".complete"));
     let wanted = packages.join(", ");
     let done = fs::read_to_string(&mark).is_ok_and(|got| got == wanted);
-    if done && works(&python, "--version") {
+    if done && works(&python, &["--version"]) {
         return Ok(python);
     }
     eprintln!("getting {wanted} (pip, into {})", dir.display());
@@ -159,7 +185,7 @@ pub(crate) fn pytest() -> Result<PathBuf> {
 pub(crate) fn native() -> Result<Vec<(String, String)>> {
     let mut env = Vec::new();
     let dir = target().join("tools/native");
-    if !works("cmake", "--version") {
+    if !works("cmake", &["--version"]) {
         pip(&dir, &["cmake==4.1.2", "libclang==18.1.1"])?;
         let path = env::var("PATH").unwrap_or_default();
         env.push((
