@@ -20,6 +20,8 @@ const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 const PERIOD: u64 = 100_000;
 /// Of a group's processes, those that are ours: the helper and PID 1.
 const OWN_PROCESSES: u64 = 2;
+/// Only in groups of version 1.
+const TASKS: &str = "tasks";
 
 /// Where groups can be made, by controller, or why not.
 #[derive(Clone, Debug, Default)]
@@ -141,13 +143,29 @@ fn quota(thousandths: u64) -> u64 {
 }
 
 impl Group {
-    /// Puts a process into it, before it has children.
+    /// Puts a process into those of version 2, before it has children.
     pub(super) fn join(&self, pid: u32) -> io::Result<()> {
-        let mut dirs: Vec<_> = self.dirs.iter().collect();
+        let mut dirs: Vec<_> = self
+            .dirs
+            .iter()
+            .filter(|d| !d.join(TASKS).exists())
+            .collect();
         dirs.dedup();
         dirs.iter()
             .try_for_each(|d| fs::write(d.join("cgroup.procs"), pid.to_string()))
     }
+
+    /// Of those of version 1: where the helper puts itself in, with [`enter`].
+    pub(super) fn to_enter(&self) -> Vec<PathBuf> {
+        let files = self.dirs.iter().map(|d| d.join(TASKS));
+        files.filter(|f| f.exists()).collect()
+    }
+}
+
+/// Moves this process, which has one thread, into a group. For a thread that moves itself the
+/// kernel does not wait until it has seen all others: 0.3 ms instead of 10.
+pub(super) fn enter(tasks: &Path) -> io::Result<()> {
+    fs::write(tasks, "0")
 }
 
 impl Memory {

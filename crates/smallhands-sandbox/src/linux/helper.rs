@@ -1,7 +1,7 @@
 //! The re-executed helper: namespaces, then a child that becomes PID 1 and the agent.
 
 use super::{
-    NOBODY, agent, agent_ids,
+    NOBODY, agent, agent_ids, cgroup,
     forward::Forward,
     landlock, limits, mounts,
     proto::{self, Fault, Policy, Reply, Say},
@@ -115,6 +115,10 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
             proto::VERSION
         );
         return Err(Fault::setup("helper", why));
+    }
+    // Before anything is started that would not be in it.
+    for tasks in &p.groups {
+        cgroup::enter(tasks).map_err(|e| Fault::setup("control group", e))?;
     }
     // Best effort: when memory runs out, the kernel should look here rather than at the host.
     drop(fs::write("/proc/self/oom_score_adj", "300"));

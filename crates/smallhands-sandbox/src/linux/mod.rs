@@ -218,6 +218,7 @@ impl Inner {
             limits: spec.limits.clone(),
             without: spec.without.clone(),
             egress: spec.egress.as_ref().map(|e| e.connections),
+            groups: private.group.to_enter(),
         };
         let conn = Conn::open(helper, policy, private, outlet).await?;
         // Dropped, it ends.

@@ -300,7 +300,9 @@ fn workspace(f: Flags, p: &Policy) -> Result<(bool, Option<String>), Fault> {
         return Ok((false, Some("asked for".into())));
     }
     // `userxattr` also where root mounts: the agent, without capabilities, can read it.
-    let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr";
+    // `volatile`: it does not outlive the sandbox, so nobody waits for the disk, neither when a file
+    // is first changed nor, for everything that lies on that disk, at the end.
+    let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr,volatile";
     match sys_mount::mount("overlay", "root/workspace", "overlay", f.tmpfs, options) {
         Ok(()) => Ok((true, None)),
         Err(e) => {

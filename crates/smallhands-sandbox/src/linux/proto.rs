@@ -5,7 +5,10 @@
 
 use crate::{Change, DirEntry, Ended, Limits, SandboxError, Wall};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+};
 
 /// Of everything below; said in [`Policy`] and [`Say::Hello`].
 pub(super) const VERSION: u32 = 1;
@@ -29,6 +32,8 @@ pub(super) struct Policy {
     pub(super) without: Vec<Wall>,
     /// Carry so many connections at once to the host, over the stream at descriptor 1.
     pub(super) egress: Option<u32>,
+    /// Control groups that the helper is to enter.
+    pub(super) groups: Vec<PathBuf>,
 }
 
 impl Policy {
