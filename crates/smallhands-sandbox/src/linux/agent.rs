@@ -27,10 +27,12 @@ pub(super) struct View {
 
 impl View {
     /// Opens what was built, from inside and without privileges.
-    pub(super) fn open(built: mounts::View) -> io::Result<Self> {
+    pub(super) fn open(built: mounts::View, p: &Policy) -> io::Result<Self> {
         let work = OwnedFd::from(File::open("/workspace")?);
         fs::create_dir("/tmp/home")?;
-        if let Some(lower) = built.lower.as_ref().filter(|_| !built.overlay) {
+        // What was copied from another has all of the base.
+        let empty = !built.overlay && p.changed.is_none();
+        if let Some(lower) = built.lower.as_ref().filter(|_| empty) {
             files::copy_tree(lower.as_fd(), work.as_fd(), files::MAX_DEPTH)?;
         }
         Ok(Self { built, work })

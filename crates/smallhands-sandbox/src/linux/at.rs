@@ -242,6 +242,25 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> bool {
         })
 }
 
+/// What [`is_opaque`] sees then.
+pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let name = c"user.overlay.opaque";
+    // SAFETY: a valid descriptor, a live string, and one byte of a live one.
+    check(unsafe { libc::fsetxattr(dir.as_raw_fd(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) })
+}
+
+/// What an upper layer of an overlay has where the lower one's file is gone.
+pub(super) fn whiteout(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: a valid descriptor and a live string. The device 0:0 needs no right and is none.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), libc::S_IFCHR, 0) })
+}
+
+/// Gives a new file the bytes of another without copying them, where the file system can.
+pub(super) fn share_blocks(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: two valid descriptors.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) })
+}
+
 /// Removes a name with everything below it.
 pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
     let stat = lstat(dir, name)?;

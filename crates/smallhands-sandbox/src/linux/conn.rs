@@ -4,13 +4,13 @@
 use super::{
     answer::{Answer, Coming, Pending, Sink, announce},
     cgroup::{Group, Memory},
-    den::Private,
+    den::{Den, Private},
     output::Ring,
     proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
     sys,
 };
 use crate::{
-    Change, SandboxError,
+    Change, SandboxError, Wall,
     egress::proxy::{self, Handle, Outlet, Records},
 };
 use std::{
@@ -53,6 +53,8 @@ pub(super) struct Conn {
     pub(super) missing: Vec<(String, String)>,
     pub(super) memory: Memory,
     outlet: Option<Handle>,
+    /// Where its changed files are.
+    pub(super) upper: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -86,22 +88,29 @@ impl Drop for Conn {
     }
 }
 
+/// A sandbox on its way.
+pub(super) type Opening = oneshot::Receiver<Result<Conn, SandboxError>>;
+
+pub(super) async fn opened(opening: Opening) -> Result<Conn, SandboxError> {
+    let lost = || SandboxError::Lost("its thread ended".into());
+    opening.await.unwrap_or_else(|_| Err(lost()))
+}
+
 impl Conn {
-    /// Starts a helper and waits for its hello.
-    pub(super) async fn open(
+    /// Starts a helper; [`opened`] waits for its hello, and if nobody does it ends.
+    pub(super) fn begin_open(
         helper: PathBuf,
         policy: Policy,
-        private: Private,
+        den: Arc<Den>,
         outlet: Option<Outlet>,
-    ) -> Result<Self, SandboxError> {
+    ) -> Result<Opening, SandboxError> {
         let (tell, told) = oneshot::channel();
         // A thread of its own also because the helper dies with the thread that started it.
         thread::Builder::new()
             .name("sandbox".into())
-            .spawn(move || keep(&helper, &policy, private, outlet, tell))
+            .spawn(move || keep(&helper, policy, &den, outlet, tell))
             .map_err(|e| setup("thread", &e))?;
-        told.await
-            .unwrap_or_else(|_| Err(SandboxError::Lost("its thread ended".into())))
+        Ok(told)
     }
 
     /// Announces a request whose frames come next; `kept` is the cap of each output stream.
@@ -174,6 +183,10 @@ impl Conn {
                 .is_some_and(|r| r.is_empty() || r.starts_with(' '))
         };
         self.enforced.iter().any(named)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.shared.state().lost.is_none()
     }
 
     pub(super) fn lost(&self) -> SandboxError {
@@ -254,27 +267,37 @@ fn start(helper: &Path, outlet: Option<Outlet>) -> io::Result<(Child, UnixStream
 /// The life of a sandbox, on its own thread.
 fn keep(
     helper: &Path,
-    policy: &Policy,
-    private: Private,
+    mut policy: Policy,
+    den: &Arc<Den>,
     outlet: Option<Outlet>,
     tell: oneshot::Sender<Result<Conn, SandboxError>>,
 ) {
     let (mut child, mut sock, way) = match start(helper, outlet) {
         Ok(both) => both,
         Err(e) => {
-            drop(private);
             // Nobody waits any more: then nobody needs it.
             drop(tell.send(Err(setup("helper", &e))));
             return;
         }
     };
+    // While the helper starts.
+    let private = match place(den, &mut policy) {
+        Ok(private) => private,
+        Err(e) => {
+            drop(sock);
+            drop(bury(&mut child));
+            drop(tell.send(Err(e)));
+            return;
+        }
+    };
     // Before it starts anything that would not be in the group.
+    let upper = [&policy.private, &b"/upper"[..]].concat();
     let joined = private.group.join(child.id());
     let hello = joined
         .map_err(|e| setup("control group", &e))
-        .and_then(|()| greet(&mut sock, policy));
+        .and_then(|()| greet(&mut sock, &policy));
     let opened = hello.and_then(|enforced| {
-        let (mut conn, shared) = connect(&sock, enforced, &private.group)?;
+        let (mut conn, shared) = connect(&sock, enforced, &private.group, upper)?;
         let thread = conn.lead_out(way)?;
         Ok((conn, shared, thread))
     });
@@ -315,6 +338,15 @@ fn keep(
     }
 }
 
+/// A directory and groups of its own, of which the policy is told.
+fn place(den: &Arc<Den>, policy: &mut Policy) -> Result<Private, SandboxError> {
+    let private = den.private(policy.has(Wall::UserChange), &policy.limits)?;
+    let path = std::path::absolute(private.path()).map_err(|e| setup("state directory", &e))?;
+    policy.private = path.into_os_string().into_encoded_bytes();
+    policy.groups = private.group.to_enter();
+    Ok(private)
+}
+
 fn explain(e: SandboxError, said: &str) -> SandboxError {
     match e {
         SandboxError::Setup { stage, reason } => SandboxError::Setup {
@@ -351,6 +383,7 @@ fn connect(
     sock: &UnixStream,
     mut enforced: Vec<String>,
     group: &Group,
+    upper: Vec<u8>,
 ) -> Result<(Conn, Arc<Shared>), SandboxError> {
     let clone = || sock.try_clone().map_err(|e| setup("helper", &e));
     let shared = Arc::new(Shared {
@@ -381,6 +414,7 @@ fn connect(
         missing: group.missing.clone(),
         memory: group.memory.clone(),
         outlet: None,
+        upper,
     };
     Ok((conn, shared))
 }

@@ -224,7 +224,10 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
     sys::die_with_parent().map_err(at("parent"))?;
     let mut enforced = layers(p, &view)?;
     enforced.extend(limits::in_force(&p.limits).map_err(at("limits"))?);
-    Ok((agent::View::open(view).map_err(at("workspace"))?, enforced))
+    Ok((
+        agent::View::open(view, p).map_err(at("workspace"))?,
+        enforced,
+    ))
 }
 
 /// Names what stands, and makes sure that commands can put the rest on themselves.

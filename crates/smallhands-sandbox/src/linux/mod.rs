@@ -22,6 +22,7 @@
 //! ```
 
 mod agent;
+mod ahead;
 mod answer;
 mod at;
 mod cgroup;
@@ -33,6 +34,7 @@ mod files;
 mod forward;
 mod helper;
 mod landlock;
+mod layer;
 mod limits;
 mod mounts;
 mod output;
@@ -51,6 +53,7 @@ use crate::{
     Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
     SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet,
 };
+use ahead::Ahead;
 use conn::Conn;
 use den::Den;
 use proto::Policy;
@@ -129,6 +132,9 @@ pub struct NativeOptions {
     pub egress_log: Option<Arc<dyn EgressLog>>,
     /// Who looks names up for them; usually [`SystemResolver`].
     pub resolver: Arc<dyn Resolver>,
+    /// While a sandbox is in use, open another like it, for whoever asks next for the same. It
+    /// costs the memory of an idle sandbox as long as the backend lives.
+    pub ahead: bool,
 }
 
 /// Sandboxes from what the Linux kernel offers to everyone.
@@ -139,6 +145,7 @@ pub struct NativeBackend(Arc<Inner>);
 struct Inner {
     options: NativeOptions,
     den: Arc<Den>,
+    ahead: Ahead,
 }
 
 impl NativeOptions {
@@ -151,6 +158,7 @@ impl NativeOptions {
             always_copy: false,
             egress_log: None,
             resolver: Arc::new(SystemResolver),
+            ahead: false,
         }
     }
 }
@@ -162,7 +170,11 @@ impl NativeBackend {
     /// The state directory cannot be used.
     pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
         let den = Arc::new(Den::open(&options.state_dir)?);
-        Ok(Self(Arc::new(Inner { options, den })))
+        Ok(Self(Arc::new(Inner {
+            options,
+            den,
+            ahead: Ahead::default(),
+        })))
     }
 
     /// The store that its clean copies come from.
@@ -182,6 +194,16 @@ impl Inner {
 
     /// A new agent on a clean copy.
     async fn start(&self, spec: &SandboxSpec) -> Result<Conn, SandboxError> {
+        self.start_changed(spec, None).await
+    }
+
+    /// As [`start`](Self::start), on a copy of what another sandbox changed, which does nothing
+    /// meanwhile.
+    async fn start_changed(
+        &self,
+        spec: &SandboxSpec,
+        changed: Option<Vec<u8>>,
+    ) -> Result<Conn, SandboxError> {
         let helper = self.helper()?;
         let lower = match &spec.source {
             Some(source) => {
@@ -190,7 +212,7 @@ impl Inner {
             }
             None => None,
         };
-        self.start_on(helper, spec, lower.as_deref()).await
+        self.start_on(helper, spec, lower.as_deref(), changed).await
     }
 
     async fn start_on(
@@ -198,10 +220,9 @@ impl Inner {
         helper: PathBuf,
         spec: &SandboxSpec,
         lower: Option<&Path>,
+        changed: Option<Vec<u8>>,
     ) -> Result<Conn, SandboxError> {
         let outlet = self.outlet(spec)?;
-        let other_user = !spec.without.contains(&Wall::UserChange);
-        let private = self.den.private(other_user, &spec.limits)?;
         let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
         let absolute = |p: &Path| {
             std::path::absolute(p).map_err(|e| SandboxError::Setup {
@@ -211,16 +232,17 @@ impl Inner {
         };
         let policy = Policy {
             version: proto::VERSION,
-            private: bytes(&absolute(private.path())?),
+            private: Vec::new(),
             lower: lower.map(absolute).transpose()?.map(|p| bytes(&p)),
             copy: self.options.always_copy,
             read_only: spec.read_only.iter().map(|p| bytes(p)).collect(),
             limits: spec.limits.clone(),
             without: spec.without.clone(),
             egress: spec.egress.as_ref().map(|e| e.connections),
-            groups: private.group.to_enter(),
+            groups: Vec::new(),
+            changed,
         };
-        let conn = Conn::open(helper, policy, private, outlet).await?;
+        let conn = self.connect(helper, policy, outlet).await?;
         // Dropped, it ends.
         match spec.require.iter().find(|r| !conn.has(r)) {
             Some(layer) => Err(missing(layer, &conn)),
@@ -247,6 +269,28 @@ impl Inner {
             resolver: self.options.resolver.clone(),
             log: self.options.egress_log.clone(),
         }))
+    }
+
+    /// One that waits, or a new one. None is opened ahead that has a way out: its proxy would be
+    /// open for nobody.
+    async fn connect(
+        &self,
+        helper: PathBuf,
+        policy: Policy,
+        outlet: Option<Outlet>,
+    ) -> Result<Conn, SandboxError> {
+        let begin =
+            |policy, outlet| Conn::begin_open(helper.clone(), policy, self.den.clone(), outlet);
+        if !self.options.ahead || policy.changed.is_some() || outlet.is_some() {
+            return conn::opened(begin(policy, outlet)?).await;
+        }
+        let conn = match self.ahead.take(&helper, &policy).await {
+            Some(conn) => conn,
+            None => conn::opened(begin(policy.clone(), None)?).await?,
+        };
+        let next = || begin(policy.clone(), None).ok();
+        self.ahead.put(&helper, &policy, next);
+        Ok(conn)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The file system that a sandbox sees, built from nothing.
 
 use super::{
-    limits,
+    layer, limits,
     proto::{Fault, Policy},
     sys_mount,
 };
@@ -134,6 +134,10 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     )?;
     for path in &p.read_only {
         extra(f, Path::new(OsStr::from_bytes(path)), &mut readable)?;
+    }
+    if let Some(changed) = &p.changed {
+        let from = Path::new(OsStr::from_bytes(changed));
+        layer::copy(from, Path::new("upper"), ids)?;
     }
     let (overlay, copy_reason) = workspace(f, p)?;
     let open = |name: &str| step(name, fs::File::open(name).map(OwnedFd::from));

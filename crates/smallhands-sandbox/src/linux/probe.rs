@@ -69,7 +69,7 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
         egress: Some(crate::Egress::default()),
         ..SandboxSpec::default()
     };
-    let conn = inner.start_on(helper, &spec, Some(&lower)).await?;
+    let conn = inner.start_on(helper, &spec, Some(&lower), None).await?;
     let (id, coming) = conn.begin(0, super::answer::Sink::None);
     let command = Command {
         argv: vec!["/usr/bin/true".into()],

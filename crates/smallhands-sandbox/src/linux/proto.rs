@@ -18,7 +18,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 const MAX_HEAD: usize = 16 << 20;
 
 /// The first frame: what the helper is to build.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) version: u32,
     /// The private directory, with `root`, `lower`, `upper` and `work` in it.
@@ -34,6 +34,8 @@ pub(super) struct Policy {
     pub(super) egress: Option<u32>,
     /// Control groups that the helper is to enter.
     pub(super) groups: Vec<PathBuf>,
+    /// The upper directory of another sandbox of the same base, to begin with a copy of.
+    pub(super) changed: Option<Vec<u8>>,
 }
 
 impl Policy {

@@ -460,9 +460,19 @@ impl Sandbox for NativeSandbox {
     }
 
     async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let changes = self.changes().await?;
-        let conn = self.backend.start(&self.spec).await?;
-        conn.apply(changes).await?;
+        // Until the copy is made nothing else happens here.
+        let _turn = self.turn.lock().await;
+        let old = self.conn.read().await;
+        let changed = Some(old.upper.clone());
+        let conn = self.backend.start_changed(&self.spec, changed).await?;
+        // An overlay's changes are no use without one, and the other way round.
+        let overlay = "overlay workspace";
+        if conn.has(overlay) != old.has(overlay) {
+            return Err(SandboxError::Setup {
+                stage: "fork".into(),
+                reason: "only one of the two has an overlay".into(),
+            });
+        }
         let (backend, clock) = (self.backend.clone(), self.clock.clone());
         Ok(Box::new(Self::new(backend, self.spec.clone(), clock, conn)))
     }

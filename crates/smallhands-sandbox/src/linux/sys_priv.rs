@@ -113,6 +113,38 @@ pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
 }
 
+/// Reads and writes files as another user, until it is dropped.
+#[derive(Debug)]
+pub(super) struct AsUser(u32, u32);
+
+impl AsUser {
+    pub(super) fn become_for_files((to_uid, to_gid): (u32, u32)) -> io::Result<Self> {
+        let own = Self(uid(), gid());
+        // The group first: the rights to change are gone with the user.
+        file_ids(to_uid, to_gid);
+        // Neither call says whether it worked; asking for an impossible id tells the present one.
+        match file_ids(u32::MAX, u32::MAX) == (to_uid, to_gid) {
+            true => Ok(own),
+            false => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        }
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        file_ids(self.0, self.1);
+    }
+}
+
+/// Gives back those from before.
+fn file_ids(uid: u32, gid: u32) -> (u32, u32) {
+    // SAFETY: plain integers.
+    let gid = unsafe { libc::setfsgid(gid) };
+    // SAFETY: plain integers.
+    let uid = unsafe { libc::setfsuid(uid) };
+    (uid as u32, gid as u32)
+}
+
 /// The version of Landlock that the kernel offers.
 pub(super) fn landlock_abi() -> io::Result<i32> {
     const VERSION: libc::c_uint = 1;

@@ -270,3 +270,30 @@ pub(crate) fn copies_start_without_an_index_of_the_user() {
     ));
     close(s);
 }
+
+pub(crate) fn forks_hold_what_was_removed_and_replaced() {
+    for always_copy in [false, true] {
+        let w = World::with(|o| o.always_copy = always_copy);
+        let s = w.open();
+        let script = "rm README.md run.sh; rm -r data src; mkdir data; echo new > data/new; \
+             echo now a file > src; mkdir -p n/closed n/open; ln -s /nowhere n/link; mkfifo n/fifo; \
+             echo x > n/x; chmod 755 n/x; chmod 500 n/closed; echo y > n/y; chmod 0 n/y";
+        w.out(&s, script);
+        let look = "ls -lR --time-style=+ | grep -v fifo | grep -v ^total; cat data/new src n/x";
+        let forked = block_on(s.fork()).unwrap();
+        assert_eq!(w.out(&forked, look), w.out(&s, look), "{always_copy}");
+        let diff = block_on(s.diff()).unwrap();
+        assert_eq!(block_on(forked.diff()).unwrap(), diff);
+        // Each for itself from here on, and a fork of a fork too.
+        w.out(&s, "echo mine >> data/new; rm n/x");
+        let second = block_on(forked.fork()).unwrap();
+        w.out(&forked, "echo its >> src");
+        assert_eq!(
+            w.out(&second, "cat data/new src n/x"),
+            "new\nnow a file\nx\n"
+        );
+        assert_eq!(block_on(second.diff()).unwrap(), diff);
+        close(s);
+        w.out(&second, "echo still here >> src");
+    }
+}

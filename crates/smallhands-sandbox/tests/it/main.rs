@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test binary of its own: clippy sees no #[test] in it.
 
+mod ahead;
 mod attacks;
 mod egress;
 mod exec;
@@ -46,7 +47,13 @@ fn main() {
             files_become_directories_and_back,
             unreadable_files_are_saved_too,
             a_hostile_tree_is_removed,
+            forks_hold_what_was_removed_and_replaced,
             copies_start_without_an_index_of_the_user,
+        },
+        ahead::{
+            one_opened_ahead_is_like_any_other,
+            what_is_granted_is_looked_at_again,
+            none_is_left_behind,
         },
         attacks::{
             host_files_are_not_there,
