@@ -20,6 +20,8 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 pub(crate) struct Bed<'a> {
     pub(crate) rt: Runtime,
     pub(crate) backend: NativeBackend,
+    /// Opens sandboxes ahead.
+    pub(crate) ready: NativeBackend,
     pub(crate) dir: &'a Path,
     pub(crate) rounds: usize,
     /// Sizes are divided by it.
@@ -31,9 +33,14 @@ impl<'a> Bed<'a> {
     pub(crate) fn new(dir: &'a Path, quick: bool, bwrap: Option<PathBuf>) -> Result<Self> {
         let store = Arc::new(RepoStore::open(dir.join("store"), "git")?);
         let options = NativeOptions::new(store, dir.join("state"));
+        let ahead = NativeOptions {
+            ahead: true,
+            ..options.clone()
+        };
         Ok(Self {
             rt: Runtime::new()?,
             backend: NativeBackend::new(options)?,
+            ready: NativeBackend::new(ahead)?,
             dir,
             rounds: if quick { 2 } else { 50 },
             // Enough to see that it works.
@@ -56,8 +63,9 @@ impl<'a> Bed<'a> {
     }
 
     /// The clean copy of a repository with so many files, which is made here, once.
-    pub(crate) fn repository(&self, files: usize) -> Result<SandboxSpec> {
-        let repo = self.dir.join(format!("repo-{files}"));
+    pub(crate) fn repository(&self, name: &str, files: usize) -> Result<SandboxSpec> {
+        // It stays: ext4 is slow to make files where it lately removed some.
+        let repo = self.dir.join(format!("repo-{name}"));
         let git = |args: &[&str]| -> Result {
             let status = Command::new("git").current_dir(&repo).args(args).status()?;
             (status.success().then_some(())).ok_or_else(|| format!("git {args:?}: {status}").into())
@@ -83,7 +91,6 @@ impl<'a> Bed<'a> {
         git(&commit)?;
         let store = self.backend.store();
         let commit = store.import(&repo, None, Uncommitted::Exclude)?.commit;
-        fs::remove_dir_all(&repo)?;
         store.checkout(&commit)?;
         Ok(SandboxSpec {
             source: Some(RepoSource { commit }),

@@ -17,7 +17,10 @@ pub(crate) fn large(bed: &Bed) -> Result<Record> {
 
 /// What a clean copy adds to a sandbox, start to finish; the aim is 10 ms, whatever its size.
 fn clean(bed: &Bed, name: &str, files: usize) -> Result<Record> {
-    let (with, without) = (bed.repository(files / bed.shrink)?, SandboxSpec::default());
+    let (with, without) = (
+        bed.repository(&files.to_string(), files / bed.shrink)?,
+        SandboxSpec::default(),
+    );
     let (mut over, mut anchor) = (Vec::new(), Vec::new());
     for round in 0..=bed.rounds {
         let copy = ms(|| bed.whole(&with))?;
@@ -36,8 +39,8 @@ const BYTES: usize = 100 << 10;
 
 /// A second sandbox with the 200 files of 20 MB that were changed in the first; the aim is 15 ms.
 pub(crate) fn fork_dirty(bed: &Bed) -> Result<Record> {
-    let parent = bed.open(&bed.repository(6700 / bed.shrink)?)?;
-    let (from, to) = (bed.dir.join("changed"), bed.dir.join("copied"));
+    let parent = bed.open(&bed.repository("dirty", 6700 / bed.shrink)?)?;
+    let from = bed.dir.join("changed");
     fs::create_dir(&from)?;
     for n in 0..CHANGED / bed.shrink {
         // Apart, and not alike.
@@ -46,16 +49,15 @@ pub(crate) fn fork_dirty(bed: &Bed) -> Result<Record> {
             .block_on(parent.write(&path_of(n * 30 % (6700 / bed.shrink)), &bytes))?;
         fs::write(from.join(n.to_string()), &bytes)?;
     }
+    // None is removed before the last is made, as above.
+    let mut children = Vec::new();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for round in 0..=bed.rounds {
-        let mut child = None;
         let forked = ms(|| {
-            child = Some(bed.rt.block_on(parent.fork())?);
+            children.push(bed.rt.block_on(parent.fork())?);
             Ok(())
         })?;
-        if let Some(child) = child {
-            bed.close(child)?;
-        }
+        let to = bed.dir.join(format!("copied-{round}"));
         let copied = ms(|| {
             fs::create_dir(&to)?;
             for entry in fs::read_dir(&from)? {
@@ -64,13 +66,14 @@ pub(crate) fn fork_dirty(bed: &Bed) -> Result<Record> {
             }
             Ok(())
         })?;
-        fs::remove_dir_all(&to)?;
         if round > 0 {
             ours.push(forked);
             plain.push(copied);
         }
     }
-    bed.close(parent)?;
+    for sandbox in children.into_iter().chain([parent]) {
+        bed.close(sandbox)?;
+    }
     let (name, copied) = ("sandbox/fork_dirty_ms", median(&plain).unwrap_or(0.0));
     Ok(Record::new(
         name,

@@ -5,9 +5,19 @@ use std::{collections::BTreeSet, fs, process};
 
 const AT_ONCE: usize = 20;
 
-/// What an idle sandbox keeps in memory, its share of the host's growth too: shared pages are counted
-/// for each process that has them. The aim is 2 MB.
-pub(crate) fn memory(bed: &Bed) -> Result<Record> {
+/// What is resident of an idle sandbox, its share of the host's growth too; pages of programs are
+/// counted for each process that has them. The aim is 2 MB.
+pub(crate) fn resident_memory(bed: &Bed) -> Result<Record> {
+    memory(bed, "sandbox/idle_rss_mb", &["VmRSS:"])
+}
+
+/// As above, without pages of programs, which all sandboxes and the host share.
+pub(crate) fn own_memory(bed: &Bed) -> Result<Record> {
+    memory(bed, "sandbox/idle_own_mb", &["RssAnon:", "RssShmem:"])
+}
+
+fn memory(bed: &Bed, name: &str, lines: &[&str]) -> Result<Record> {
+    let resident = |pid| resident(pid, lines);
     let spec = SandboxSpec::default();
     // What only the first of all costs.
     bed.whole(&spec)?;
@@ -27,13 +37,7 @@ pub(crate) fn memory(bed: &Bed) -> Result<Record> {
     for sandbox in open {
         bed.close(sandbox)?;
     }
-    Ok(Record::new(
-        "sandbox/idle_rss_mb",
-        "MB",
-        &each,
-        "the aim, in MB",
-        2.0,
-    ))
+    Ok(Record::new(name, "MB", &each, "the aim, in MB", 2.0))
 }
 
 fn children() -> Result<BTreeSet<u32>> {
@@ -56,11 +60,13 @@ fn children_of(pid: u32) -> Result<BTreeSet<u32>> {
 }
 
 /// In MB.
-fn resident(pid: u32) -> Result<f64> {
+fn resident(pid: u32, lines: &[&str]) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kb = line
-        .and_then(|l| l.split_whitespace().next())
-        .ok_or("no VmRSS")?;
-    Ok(kb.parse::<f64>()? / 1024.0)
+    let mut kb = 0.0;
+    for name in lines {
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
+        let number = line.and_then(|l| l.split_whitespace().next());
+        kb += number.ok_or("no such line in status")?.parse::<f64>()?;
+    }
+    Ok(kb / 1024.0)
 }
