@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Of everything below; said in [`Policy`] and [`Say::Hello`].
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Most raw bytes in a frame.
 pub(super) const CHUNK: usize = 1 << 20;
 /// Most JSON in a frame.
