@@ -22,12 +22,23 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Processes whose command line holds the text.
-fn processes(text: &str) -> usize {
+fn processes(text: &str) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap();
-    let lines = all.filter_map(|p| fs::read(p.unwrap().path().join("cmdline")).ok());
-    lines
-        .filter(|l| String::from_utf8_lossy(l).contains(text))
-        .count()
+    let pids = all.filter_map(|p| p.unwrap().file_name().to_str()?.parse().ok());
+    let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pids.filter(|pid| String::from_utf8_lossy(&line(pid)).contains(text))
+        .collect()
+}
+
+/// Of what a process stands below, the child of ours.
+fn ours_above(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:"))?;
+    match parent.trim().parse().ok()? {
+        0 => None,
+        above if above == std::process::id() => Some(pid),
+        above => ours_above(above),
+    }
 }
 
 pub(crate) fn twenty_at_once() {
@@ -100,28 +111,27 @@ pub(crate) fn a_helper_that_is_none_is_an_error() {
 pub(crate) fn a_lost_agent_is_said_to_be_lost() {
     let w = World::new();
     let s = w.open();
-    // The helper is the only process that has the state directory's name nowhere, but our hook.
-    let me = std::process::id();
-    let children = host("pgrep", &["-P", &me.to_string()], Path::new("/"));
+    let long = format!("77.{}", std::process::id());
+    let sleeping = format!("sleep\0{long}\0");
     let result = std::thread::scope(|t| {
         t.spawn(|| {
-            std::thread::sleep(Duration::from_millis(300));
-            for pid in children.split_whitespace() {
-                let hook = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let own = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-                if String::from_utf8_lossy(&hook).contains("__smallhands") && own.is_ok() {
-                    host("kill", &["-9", pid], Path::new("/"));
-                }
-            }
+            until("a command runs", || !processes(&sleeping).is_empty());
+            // Its own helper: others are at work in other tests.
+            let helper = processes(&sleeping).into_iter().find_map(ours_above);
+            host(
+                "kill",
+                &["-9", &helper.unwrap().to_string()],
+                Path::new("/"),
+            );
         });
-        w.try_exec(&s, &smallhands_sandbox::Invocation::new(["sleep", "77"]))
+        w.try_exec(&s, &smallhands_sandbox::Invocation::new(["sleep", &long]))
     });
     assert!(matches!(result, Err(SandboxError::Lost(_))), "{result:?}");
     assert!(matches!(
         block_on(s.read("README.md")),
         Err(SandboxError::Lost(_))
     ));
-    until("sleep 77 ends", || processes("sleep\x0077\0") == 0);
+    until("it ends", || processes(&sleeping).is_empty());
     close(s);
 }
 
@@ -147,10 +157,14 @@ pub(crate) fn nothing_survives_the_host() {
     let stdout = host_process.stdout.take().unwrap();
     BufReader::new(stdout).read_line(&mut line).unwrap();
     let dir = Path::new(line.trim());
-    until("the commands run", || processes("sleep\x004242\0") >= 2);
+    until("the commands run", || {
+        processes("sleep\x004242\0").len() >= 2
+    });
     host_process.kill().unwrap();
     host_process.wait().unwrap();
-    until("the commands end", || processes("sleep\x004242\0") == 0);
+    until("the commands end", || {
+        processes("sleep\x004242\0").is_empty()
+    });
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(line.trim()), "a mount is left");
     // The next backend on the same directory clears what is left there.
