@@ -65,6 +65,13 @@ impl SandboxBackend for Directories {
         cx: &CallCx,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
         self.uses.add("sandbox.open");
+        if spec.egress.is_some() {
+            return Err(SandboxError::Unavailable {
+                layer: "egress allow-list".into(),
+                reason: "this sandbox has no network of its own".into(),
+                fix: "do without `egress`".into(),
+            });
+        }
         let base = spec.source.as_ref().map(|s| s.commit.clone());
         let clean = match &base {
             Some(name) => files::tree(&self.bases.join(name)).map_err(setup)?,
