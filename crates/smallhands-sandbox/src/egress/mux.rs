@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
 };
 
 /// Bytes under way in one direction of a connection.
@@ -133,6 +133,27 @@ impl Mux {
             ..Chan::default()
         };
         self.chans.insert(id, chan);
+    }
+
+    /// Reads what the stream has now, and takes it as [`feed`](Self::feed) does. False: it ended.
+    pub(crate) fn fill(
+        &mut self,
+        stream: &mut impl Read,
+        opened: &mut Vec<u32>,
+        refused: &mut u64,
+    ) -> io::Result<bool> {
+        let mut buf = vec![0; 64 << 10];
+        match stream.read(&mut buf) {
+            Ok(0) => Ok(false),
+            Ok(n) => {
+                let fed = self.feed(&buf[..n], opened, refused);
+                fed.map_err(|e| io::Error::other(e.to_string()))?;
+                Ok(true)
+            }
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(false),
+            Err(e) if is_later(&e) => Ok(true),
+            Err(e) => Err(e),
+        }
     }
 
     /// Takes bytes of the stream; new connections are added to `opened`, and those that are too

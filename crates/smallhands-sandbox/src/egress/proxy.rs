@@ -5,12 +5,12 @@ use super::{
     dial::{Dialled, dial},
     host::Host,
     link::{Link, Shared},
-    mux::{Mux, is_later},
+    mux::Mux,
 };
 use crate::linux::sys_net;
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind, Read, Write},
+    io::{self, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
@@ -216,16 +216,9 @@ impl Proxy {
     }
 
     fn read(&mut self, ids: &mut Vec<u32>) -> io::Result<bool> {
-        let mut buf = vec![0; 64 << 10];
-        let n = match self.stream.read(&mut buf) {
-            Ok(0) => return Ok(false),
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(false),
-            Err(e) if is_later(&e) => return Ok(true),
-            Err(e) => return Err(e),
-        };
         let (mut opened, mut refused) = (Vec::new(), 0);
-        let fed = self.mux.feed(&buf[..n], &mut opened, &mut refused);
+        // What came before the peer broke a rule still counts.
+        let more = self.mux.fill(&mut self.stream, &mut opened, &mut refused);
         let now = Instant::now();
         for id in opened {
             self.links.insert(id, Link::new(id, now));
@@ -239,8 +232,7 @@ impl Proxy {
             };
             self.note(link.record);
         }
-        fed.map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(true)
+        more
     }
 
     fn obey(&mut self, order: Order) {

@@ -151,7 +151,13 @@ impl Forwarder {
         for (c, fd) in self.conns.values_mut().zip(&fds[3..]) {
             c.readable = fd.revents & !libc::POLLOUT != 0;
         }
-        if fds[0].revents != 0 || (fds[1].revents & !libc::POLLOUT != 0 && !self.read()?) {
+        if fds[0].revents != 0 {
+            return Ok(false);
+        }
+        // The inside opens connections: none are opened to it.
+        if fds[1].revents & !libc::POLLOUT != 0
+            && !(self.mux).fill(&mut self.stream, &mut Vec::new(), &mut 0)?
+        {
             return Ok(false);
         }
         if fds[2].revents != 0 {
@@ -185,21 +191,6 @@ impl Forwarder {
     fn pause(&self) -> Option<Duration> {
         let next = self.conns.values().filter_map(|c| c.lingers).min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
-    /// False: the host hung up.
-    fn read(&mut self) -> io::Result<bool> {
-        let mut buf = vec![0; 64 << 10];
-        let n = match self.stream.read(&mut buf) {
-            Ok(0) => return Ok(false),
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(false),
-            Err(e) if is_later(&e) => return Ok(true),
-            Err(e) => return Err(e),
-        };
-        let fed = self.mux.feed(&buf[..n], &mut Vec::new(), &mut 0);
-        fed.map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(true)
     }
 
     fn accept(&mut self, ids: &mut Vec<u32>) {
