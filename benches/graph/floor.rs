@@ -2,6 +2,8 @@ use crate::bed::Result;
 use rusqlite::{Connection, params, types::Value};
 use smallhands_graph::Durability;
 use std::{
+    fs::{self, File},
+    io::Write,
     path::Path,
     time::{Duration, Instant},
 };
@@ -41,6 +43,22 @@ pub(crate) fn rows(store: &Path) -> Result<Vec<Row>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The large bodies that a store keeps beside its journal.
+pub(crate) fn blobs(store: &Path) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![store.join("blobs")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => dirs.push(entry.path()),
+                false => found.push(fs::read(entry.path())?),
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Size of the journal once all of it is in the one file.
 pub(crate) fn journal_mb(store: &Path) -> Result<f64> {
     let path = store.join("journal.db");
@@ -49,12 +67,13 @@ pub(crate) fn journal_mb(store: &Path) -> Result<f64> {
     Ok(path.metadata()?.len() as f64 / 1e6)
 }
 
-/// The same SQLite, table and pragmas: these rows in these batches, with a head in each, and no
-/// engine, no JSON, no second thread.
+/// The same SQLite, table and pragmas: these rows in these batches, with a head in each, after the
+/// large bodies, each a file synced and renamed; and no engine, no JSON, no second thread.
 pub(crate) fn write(
     dir: &Path,
     level: Durability,
     rows: &[Row],
+    blobs: &[Vec<u8>],
     batches: &[usize],
 ) -> Result<Duration> {
     let mut conn = Connection::open(dir.join("floor.db"))?;
@@ -74,6 +93,14 @@ pub(crate) fn write(
     )?;
     let head = "x".repeat(200);
     let begin = Instant::now();
+    for (n, bytes) in blobs.iter().enumerate() {
+        let (new, path) = (dir.join("new"), dir.join(format!("blob-{n}")));
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(new, path)?;
+        File::open(dir)?.sync_all()?;
+    }
     let (mut rest, mut id) = (rows, 1_i64 << 40);
     for n in batches {
         let (batch, later) = rest.split_at((*n).min(rest.len()));

@@ -26,7 +26,7 @@ fn large(bed: &Bed) -> Work {
     Work::layered(100 / bed.shrink, WIDE)
 }
 
-/// Throughput on SQLite, then the same rows in the same batches without an engine, in turn.
+/// Throughput on SQLite, then the same rows and blobs in the same batches without an engine, in turn.
 fn beside_floor(
     bed: &Bed,
     name: &str,
@@ -42,11 +42,11 @@ fn beside_floor(
         work.durability = level;
         let tasks = work.tasks.len() as f64;
         ours.push(tasks / bed.drive(&store, work)?.as_secs_f64());
-        let rows = floor::rows(&dir)?;
-        let took = floor::write(&other, level, &rows, &counted.batches())?;
+        let (rows, blobs) = (floor::rows(&dir)?, floor::blobs(&dir)?);
+        let took = floor::write(&other, level, &rows, &blobs, &counted.batches())?;
         raw.push(tasks / took.as_secs_f64());
     }
-    let anchor = format!("raw SQLite, same rows and batches, {level:?}");
+    let anchor = format!("raw SQLite, same rows, blobs and batches, {level:?}");
     let floor = median(&raw).unwrap_or(0.0);
     Ok(Record::new(name, "nodes/s", &ours, &anchor, floor).higher())
 }

@@ -37,11 +37,12 @@ pub(crate) fn messages(bed: &Bed) -> Result<Record> {
     let before = written()?;
     bed.drive(&store, work)?;
     let ours = written()? - before;
-    let rows = floor::rows(&dir)?;
+    let (rows, blobs) = (floor::rows(&dir)?, floor::blobs(&dir)?);
     let before = written()?;
-    floor::write(&other, Durability::ProcessCrash, &rows, &counted.batches())?;
+    let level = Durability::ProcessCrash;
+    floor::write(&other, level, &rows, &blobs, &counted.batches())?;
     let raw = written()? - before;
-    let anchor = "raw SQLite, same rows and batches";
+    let anchor = "raw SQLite, same rows, blobs and batches";
     let name = "graph/messages_1000_written_mb";
     Ok(Record::new(name, "MB", &[ours], anchor, raw))
 }

@@ -60,7 +60,9 @@ impl Placements {
 #[derive(Default)]
 struct Slot {
     report: Option<AttemptReport>,
-    waiting: Vec<Waker>,
+    /// There is seldom another, and one costs no allocation.
+    waiting: Option<Waker>,
+    others: Vec<Waker>,
 }
 
 /// The side of a placement that reports, once.
@@ -71,9 +73,10 @@ impl Report {
     pub(crate) fn send(&self, r: AttemptReport) {
         let mut slot = self.0.slot();
         slot.report.get_or_insert(r);
-        let waiting = std::mem::take(&mut slot.waiting);
+        let waiting = slot.waiting.take();
+        let others = std::mem::take(&mut slot.others);
         drop(slot);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(others).for_each(Waker::wake);
     }
 }
 
@@ -120,8 +123,13 @@ impl TaskHandle for Placement {
             if let Some(r) = &slot.report {
                 return Poll::Ready(r.clone());
             }
-            if !slot.waiting.iter().any(|w| w.will_wake(cx.waker())) {
-                slot.waiting.push(cx.waker().clone());
+            let mut known = slot.waiting.iter().chain(&slot.others);
+            if !known.any(|w| w.will_wake(cx.waker())) {
+                let waker = cx.waker().clone();
+                match slot.waiting {
+                    None => slot.waiting = Some(waker),
+                    Some(_) => slot.others.push(waker),
+                }
             }
             Poll::Pending
         })

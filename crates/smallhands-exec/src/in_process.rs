@@ -1,7 +1,7 @@
 use crate::{
     halted,
     handle::{Placements, Report},
-    pump::Pump,
+    pump::{Job, Pump},
 };
 use smallhands_core::{
     Ambient, AttemptReport, CancelMode, CancelToken, Effect, Executor, ExecutorCapabilities,
@@ -9,22 +9,27 @@ use smallhands_core::{
     Worker, WorkerName, async_trait,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc, thread, time::Duration};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 pub(crate) type Workers = BTreeMap<WorkerName, Arc<dyn Worker>>;
 
 /// Runs tasks on the tokio runtime of the engine's own process.
 pub struct InProcess {
-    workers: Arc<Workers>,
-    ambient: Ambient,
+    common: Arc<Common>,
     placements: Placements,
-    pump: Arc<Pump>,
+    pump: Arc<Pump<Running>>,
+}
+
+/// What all attempts have.
+struct Common {
+    workers: Workers,
+    ambient: Ambient,
 }
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InProcess")
-            .field("workers", &self.workers.keys())
+            .field("workers", &self.common.workers.keys())
             .field("placements", &self.placements)
             .finish_non_exhaustive()
     }
@@ -35,8 +40,10 @@ impl InProcess {
     pub fn new(workers: impl IntoIterator<Item = Arc<dyn Worker>>, ambient: Ambient) -> Self {
         let workers = workers.into_iter().map(|w| (w.name().clone(), w));
         Self {
-            workers: Arc::new(workers.collect()),
-            ambient,
+            common: Arc::new(Common {
+                workers: workers.collect(),
+                ambient,
+            }),
             placements: Placements::default(),
             pump: Arc::default(),
         }
@@ -56,26 +63,23 @@ impl Executor for InProcess {
         task: Arc<TaskEnvelope>,
         host: Arc<dyn TaskHost>,
     ) -> Result<Arc<dyn TaskHandle>, Failure> {
-        let key = task.key.clone();
+        let (key, kept) = (task.key.clone(), task.clone());
         let placement = self.placements.get_or_start(&key, |report| {
             let cancel = CancelToken::new();
-            let work = attempt(
-                self.workers.clone(),
+            let abort = self.pump.start(Running {
+                common: self.common.clone(),
                 task,
                 host,
-                self.ambient.clone(),
-                cancel.clone(),
-            );
-            let reporter = Reporter {
-                to: report,
-                cancel: cancel.clone(),
-            };
-            let running = async move {
-                let r = work.await;
-                reporter.to.send(r);
-            };
-            let abort = self.pump.start(Box::pin(running.in_current_span()));
+                reporter: Reporter {
+                    to: report,
+                    cancel: cancel.clone(),
+                },
+                span: Span::current(),
+            });
+            // Kept until the engine lets the placement go, so that it is freed by the thread that made it.
+            let made = kept;
             Box::new(move |how| {
+                let _ = &made;
                 cancel.cancel();
                 if how == CancelMode::Hard {
                     abort.abort();
@@ -90,6 +94,34 @@ impl Executor for InProcess {
             p.cancel(CancelMode::Hard).await;
         }
         Ok(())
+    }
+}
+
+/// One attempt on its way.
+struct Running {
+    common: Arc<Common>,
+    task: Arc<TaskEnvelope>,
+    host: Arc<dyn TaskHost>,
+    reporter: Reporter,
+    span: Span,
+}
+
+impl Job for Running {
+    fn begin(self) -> impl Future<Output = ()> + Send + 'static {
+        let Self {
+            common,
+            task,
+            host,
+            reporter,
+            span,
+        } = self;
+        let all = async move {
+            let ambient = common.ambient.clone();
+            let cancel = reporter.cancel.clone();
+            let report = attempt(&common.workers, task, host, ambient, cancel).await;
+            reporter.to.send(report);
+        };
+        all.instrument(span)
     }
 }
 
@@ -120,14 +152,14 @@ pub(crate) fn panicked() -> AttemptReport {
 
 /// One attempt in this process.
 pub(crate) async fn attempt(
-    workers: Arc<Workers>,
+    workers: &Workers,
     task: Arc<TaskEnvelope>,
     host: Arc<dyn TaskHost>,
     ambient: Ambient,
     cancel: CancelToken,
 ) -> AttemptReport {
     let name = &task.spec.worker;
-    let Some(worker) = workers.get(name).cloned() else {
+    let Some(worker) = workers.get(name) else {
         let known: Vec<_> = workers.keys().map(WorkerName::as_str).collect();
         let why = format!(
             "there is no worker `{name}`; known are: {}",

@@ -5,7 +5,6 @@
 //! end at once gets a task of its own. While attempts wait there is always a task that is not inside
 //! one: so a body that blocks holds up one thread, as it would anyway, and never the queue.
 
-use smallhands_core::BoxFuture;
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -19,22 +18,41 @@ use tokio::{runtime::Handle, task::AbortHandle};
 /// So many attempts are started before others have their turn.
 const TURN: usize = 128;
 
-#[derive(Default)]
-pub(crate) struct Pump {
-    queue: Mutex<Queue>,
+/// What an attempt is before it begins. Its future is made by whoever polls it: memory that one thread
+/// asks for and another gives back is what the allocator's locks are fought over.
+pub(crate) trait Job: Send + 'static {
+    /// All that is left to do, panics reported.
+    fn begin(self) -> impl Future<Output = ()> + Send + 'static;
+}
+
+pub(crate) struct Pump<J> {
+    queue: Mutex<Queue<J>>,
     /// Of the runtime that it works on.
     threads: OnceLock<usize>,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Next>,
+struct Queue<J> {
+    waiting: VecDeque<Next<J>>,
     tasks: usize,
     /// Those of the tasks that have an attempt in hand.
     busy: usize,
 }
 
-impl Queue {
+impl<J> Default for Pump<J> {
+    fn default() -> Self {
+        let queue = Queue {
+            waiting: VecDeque::new(),
+            tasks: 0,
+            busy: 0,
+        };
+        Self {
+            queue: Mutex::new(queue),
+            threads: OnceLock::new(),
+        }
+    }
+}
+
+impl<J> Queue<J> {
     /// Whether another task is needed, which then counts already.
     fn grows(&mut self, threads: usize) -> bool {
         let many = self.tasks < threads && self.waiting.len() > self.tasks * 16;
@@ -72,9 +90,9 @@ impl Abort {
     }
 }
 
-impl Pump {
+impl<J: Job> Pump<J> {
     /// Has the attempt begin soon.
-    pub(crate) fn start(self: &Arc<Self>, attempt: BoxFuture<'static, ()>) -> Arc<Abort> {
+    pub(crate) fn start(self: &Arc<Self>, attempt: J) -> Arc<Abort> {
         let abort = Arc::new(Abort::default());
         let count = || Handle::current().metrics().num_workers();
         let threads = *self.threads.get_or_init(count);
@@ -98,18 +116,18 @@ impl Pump {
 }
 
 /// One of the tasks that work the queue off.
-struct Turn {
-    pump: Arc<Pump>,
+struct Turn<J> {
+    pump: Arc<Pump<J>>,
     counted: bool,
     busy: bool,
 }
 
-type Next = (BoxFuture<'static, ()>, Arc<Abort>);
+type Next<J> = (J, Arc<Abort>);
 
-impl Turn {
+impl<J> Turn<J> {
     /// The next attempt, and whether another task is needed beside it; with none left the task no
     /// longer counts, and whoever comes next starts another.
-    fn next(&mut self) -> Option<(Next, bool)> {
+    fn next(&mut self) -> Option<(Next<J>, bool)> {
         let mut q = lock(&self.pump.queue);
         q.busy -= usize::from(self.busy);
         let next = q.waiting.pop_front();
@@ -128,7 +146,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl<J> Drop for Turn<J> {
     fn drop(&mut self) {
         if !self.counted {
             return;
@@ -147,7 +165,7 @@ impl Drop for Turn {
     }
 }
 
-async fn run(mut turn: Turn) {
+async fn run<J: Job>(mut turn: Turn<J>) {
     loop {
         for _ in 0..TURN {
             let Some(((attempt, abort), grows)) = turn.next() else {
@@ -165,10 +183,11 @@ async fn run(mut turn: Turn) {
     }
 }
 
-async fn begin(mut attempt: BoxFuture<'static, ()>, abort: &Arc<Abort>) {
+async fn begin(attempt: impl Job, abort: &Abort) {
     if abort.is_aborted() {
         return;
     }
+    let mut attempt = Box::pin(attempt.begin());
     let first = poll_fn(|cx: &mut Context<'_>| {
         // A panic has been reported by what it unwound through.
         let polled = catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(cx)));

@@ -147,13 +147,8 @@ async fn one(
         }
     }
     let workers = opened.get(&id).cloned().unwrap_or_default();
-    let work = attempt(
-        workers,
-        envelope,
-        line.clone(),
-        parts.ambient.clone(),
-        cancel,
-    );
+    let (host, ambient) = (line.clone(), parts.ambient.clone());
+    let work = async move { attempt(&workers, envelope, host, ambient, cancel).await };
     tokio::spawn(work).await.unwrap_or_else(|_| panicked())
 }
 

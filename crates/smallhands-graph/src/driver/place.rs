@@ -46,15 +46,14 @@ impl Driver {
     }
 
     fn follow(&mut self, p: Placement, handle: Arc<dyn TaskHandle>) {
-        let limit = self.limit(p.0);
+        // Two futures: most attempts have no limit, and then need little room.
+        let Some(limit) = self.limit(p.0) else {
+            let reported = async move { (p, handle.report().await) };
+            return self.live.push(Box::pin(reported));
+        };
         let engine = self.plan.engine.clone();
-        self.live.push(Box::pin(async move {
-            let report = match limit {
-                None => handle.report().await,
-                Some(limit) => within(&engine, &*handle, limit).await,
-            };
-            (p, report)
-        }));
+        let within = async move { (p, within(&engine, &*handle, limit).await) };
+        self.live.push(Box::pin(within));
     }
 
     /// The time of one attempt, or what is left of the time of all.

@@ -2,7 +2,7 @@
 
 use smallhands_core::BoxFuture;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,25 +15,27 @@ use std::{
 const TURN: usize = 1024;
 
 pub(super) struct Unordered<T> {
-    all: HashMap<u64, (BoxFuture<'static, T>, Arc<One>)>,
-    next: u64,
+    /// A place is used again, with its waker: who wakes it for a future that has ended has the next
+    /// one polled for nothing, and that is all.
+    all: Vec<(Option<BoxFuture<'static, T>>, Arc<One>)>,
+    free: Vec<usize>,
     /// Taken from `woken` at once, so that the lock is seldom asked for.
-    turn: VecDeque<u64>,
+    turn: VecDeque<usize>,
     woken: Arc<Woken>,
 }
 
 #[derive(Default)]
-struct Woken(Mutex<(Vec<u64>, Option<Waker>)>);
+struct Woken(Mutex<(Vec<usize>, Option<Waker>)>);
 
-/// The waker of one future.
+/// The waker of the future at one place.
 struct One {
-    id: u64,
+    place: usize,
     queued: AtomicBool,
     woken: Arc<Woken>,
 }
 
 impl Woken {
-    fn lock(&self) -> MutexGuard<'_, (Vec<u64>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, (Vec<usize>, Option<Waker>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,7 +49,7 @@ impl Wake for One {
             return;
         }
         let mut w = self.woken.lock();
-        w.0.push(self.id);
+        w.0.push(self.place);
         let waker = w.1.take();
         drop(w);
         if let Some(w) = waker {
@@ -59,8 +61,8 @@ impl Wake for One {
 impl<T> Default for Unordered<T> {
     fn default() -> Self {
         Self {
-            all: HashMap::new(),
-            next: 0,
+            all: Vec::new(),
+            free: Vec::new(),
             turn: VecDeque::new(),
             woken: Arc::default(),
         }
@@ -69,15 +71,19 @@ impl<T> Default for Unordered<T> {
 
 impl<T> Unordered<T> {
     pub(super) fn push(&mut self, f: BoxFuture<'static, T>) {
-        let id = self.next;
-        self.next += 1;
-        let one = Arc::new(One {
-            id,
-            queued: AtomicBool::new(true),
-            woken: self.woken.clone(),
+        let place = self.free.pop().unwrap_or_else(|| {
+            let one = Arc::new(One {
+                place: self.all.len(),
+                queued: AtomicBool::new(true),
+                woken: self.woken.clone(),
+            });
+            self.all.push((None, one));
+            self.all.len() - 1
         });
-        self.all.insert(id, (f, one));
-        self.turn.push_back(id);
+        let (future, one) = &mut self.all[place];
+        *future = Some(f);
+        one.queued.store(true, Ordering::Release);
+        self.turn.push_back(place);
     }
 
     /// The next that ends; never, while there is none.
@@ -96,22 +102,24 @@ impl<T> Unordered<T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let mut polls = 0;
         loop {
-            while let Some(id) = self.turn.pop_front() {
+            while let Some(place) = self.turn.pop_front() {
                 polls += 1;
                 if polls > TURN {
                     // Some may wake themselves for ever.
-                    self.turn.push_front(id);
+                    self.turn.push_front(place);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let Some((f, one)) = self.all.get_mut(&id) else {
+                let (future, one) = &mut self.all[place];
+                let Some(f) = future else {
                     continue;
                 };
                 // Before the poll: what wakes it from now on is news.
                 one.queued.store(false, Ordering::Release);
                 let waker = Waker::from(one.clone());
                 if let Poll::Ready(t) = f.as_mut().poll(&mut Context::from_waker(&waker)) {
-                    self.all.remove(&id);
+                    *future = None;
+                    self.free.push(place);
                     return Poll::Ready(t);
                 }
             }

@@ -261,7 +261,7 @@ impl RunState {
             self.unsettle_around(*ix);
         }
         again.retain(|ix| self.nodes.find(*ix).is_some());
-        self.enter(&again);
+        self.enter(&again, &[]);
         self.fail_again();
         Ok(())
     }

@@ -92,10 +92,14 @@ impl RunState {
     pub(super) fn link(&mut self, ix: Ix) {
         let spec = self.nodes.at(ix).spec.clone();
         for need in &spec.needs {
-            match self.nodes.ix(need) {
-                Some(n) => self.nodes.at_mut(n).flow.dependents.push(ix),
-                None => self.orphans.entry(need.clone()).or_default().push(ix),
-            }
+            self.depend(ix, need, self.nodes.ix(need));
+        }
+    }
+
+    fn depend(&mut self, ix: Ix, need: &TaskId, found: Option<Ix>) {
+        match found {
+            Some(n) => self.nodes.at_mut(n).flow.dependents.push(ix),
+            None => self.orphans.entry(need.clone()).or_default().push(ix),
         }
     }
 
@@ -112,30 +116,44 @@ impl RunState {
 
     /// Counts what tasks still need, as if they had just been added, and moves them on. All are
     /// counted before one moves: what one leads to goes by the counts of the others.
-    pub(super) fn enter(&mut self, these: &[Ix]) {
-        for ix in these {
-            self.set(*ix, NodeState::Waiting);
+    /// Those that are new are linked to their needs, which are looked up for both at once.
+    pub(super) fn enter(&mut self, linked: &[Ix], new: &[Ix]) {
+        let all = || linked.iter().chain(new).copied();
+        for ix in all() {
+            self.set(ix, NodeState::Waiting);
         }
-        for ix in these {
-            let (mut open, mut good) = (0, 0);
-            for need in &self.nodes.at(*ix).spec.needs {
-                match self.nodes.get(need).map(gives) {
-                    Some(None) | None => open += 1,
-                    Some(Some(given)) => good += u32::from(given),
-                }
-            }
-            let n = self.nodes.at_mut(*ix);
-            self.once_only |= n.spec.effect == Effect::AtMostOnce;
-            n.flow.follow(&n.spec);
-            (n.flow.open, n.flow.good) = (open, good);
+        for ix in all().take(linked.len()) {
+            self.count(ix, false);
         }
-        for ix in these {
-            if self.nodes.at(*ix).state == NodeState::Waiting
-                && let Some(state) = self.decide(*ix)
+        for ix in new {
+            self.count(*ix, true);
+        }
+        for ix in all() {
+            if self.nodes.at(ix).state == NodeState::Waiting
+                && let Some(state) = self.decide(ix)
             {
-                self.settle(*ix, state);
+                self.settle(ix, state);
             }
         }
+    }
+
+    fn count(&mut self, ix: Ix, link: bool) {
+        let spec = self.nodes.at(ix).spec.clone();
+        let (mut open, mut good) = (0, 0);
+        for need in &spec.needs {
+            let found = self.nodes.ix(need);
+            match found.map(|n| gives(self.nodes.at(n))) {
+                Some(None) | None => open += 1,
+                Some(Some(given)) => good += u32::from(given),
+            }
+            if link {
+                self.depend(ix, need, found);
+            }
+        }
+        self.once_only |= spec.effect == Effect::AtMostOnce;
+        let flow = &mut self.nodes.at_mut(ix).flow;
+        flow.follow(&spec);
+        (flow.open, flow.good) = (open, good);
     }
 
     /// Moves a waiting task on if its needs allow it; what it is settled as if they never will.
@@ -200,8 +218,7 @@ impl RunState {
             self.set(ix, NodeState::Expanded);
         }
         self.limit_instances(ix);
-        new.iter().for_each(|c| self.link(*c));
-        self.enter(&new);
+        self.enter(&[], &new);
         if new.is_empty() && !undo {
             let done = self.gathered(ix);
             self.settle(ix, done);

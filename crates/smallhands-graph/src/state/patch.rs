@@ -37,9 +37,7 @@ impl RunState {
             ..Flow::default()
         };
         let new: Vec<_> = p.add.iter().map(|s| self.add(s, flow.clone())).collect();
-        new.iter().for_each(|ix| self.link(*ix));
-        entering.extend(new);
-        self.enter(&entering);
+        self.enter(&entering, &new);
         for id in &p.cancel {
             if let Some(ix) = self.nodes.ix(id) {
                 self.withdraw(ix);
@@ -121,7 +119,7 @@ impl RunState {
         let left = affected.into_iter();
         let left: Vec<_> = left.filter(|ix| self.nodes.find(*ix).is_some()).collect();
         left.iter().for_each(|ix| self.unsettle_around(*ix));
-        self.enter(&left);
+        self.enter(&left, &[]);
     }
 
     /// It, what needs it, what stands around these and what needs that, and so on.
