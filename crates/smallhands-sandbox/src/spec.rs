@@ -201,6 +201,10 @@ pub struct SandboxUsage {
     pub peak_process_bytes: u64,
     /// The most memory of the whole, where that is counted.
     pub peak_total_bytes: Option<u64>,
+    /// Bytes that hosts outside were sent, where [`SandboxSpec::egress`] allows any.
+    pub sent_bytes: u64,
+    /// Bytes that came from them.
+    pub received_bytes: u64,
 }
 
 /// Which of the two.

@@ -3,7 +3,7 @@
 use crate::{Result, pass::Pass};
 use smallhands_attacks::host;
 use smallhands_sandbox::{
-    Invocation, SandboxBackend, SandboxError, SandboxSpec,
+    Egress, Invocation, SandboxBackend, SandboxError, SandboxSpec,
     linux::{NativeBackend, NativeOptions},
 };
 use std::{
@@ -47,6 +47,7 @@ pub(crate) fn faults(p: &Pass) -> Result<Vec<(String, usize)>> {
     for (stage, number) in STAGES.iter().filter(|s| reached(s.1)) {
         all.push((format!("killed at {stage}"), killed(p, *number)?));
     }
+    all.push(("no confined way out".into(), unconfined(p)?));
     for round in 0..5 {
         let name = format!("host killed, round {round}");
         all.push((name, host_killed(p, Duration::from_millis(round * 40))?));
@@ -89,14 +90,42 @@ fn left(p: &Pass, state: &Path, dens: usize) -> Result<usize> {
     }
 }
 
-/// A backend of its own, whose helper dies at a system call.
-fn killed(p: &Pass, number: libc::c_long) -> Result<usize> {
-    let helper = p.place.join(format!("kill-at-{number}"));
-    symlink(p.host.tools.join("attack"), &helper)?;
-    let state = p.place.join("faults");
-    let mut options = NativeOptions::new(p.store.clone(), &state);
+/// A backend of its own, whose helper is stopped at a system call in this way.
+fn stopped(p: &Pass, how: &str, number: libc::c_long, state: &Path) -> Result<NativeBackend> {
+    let helper = p.place.join(format!("{how}-at-{number}"));
+    if !helper.exists() {
+        symlink(p.host.tools.join("attack"), &helper)?;
+    }
+    let mut options = NativeOptions::new(p.store.clone(), state);
     options.helper = Some(helper);
-    let backend = NativeBackend::new(options)?;
+    Ok(NativeBackend::new(options)?)
+}
+
+/// What carries connections out cannot be walled in: then nothing opens that would have a way out,
+/// and what needs none does.
+fn unconfined(p: &Pass) -> Result<usize> {
+    let state = p.place.join("unconfined");
+    let backend = stopped(p, "refuse", libc::SYS_landlock_restrict_self, &state)?;
+    let open = |egress| {
+        let spec = SandboxSpec {
+            egress,
+            ..SandboxSpec::default()
+        };
+        p.wait(async { backend.open(&spec, &p.cx).await?.close().await })
+    };
+    let (with, without) = (open(Some(Egress::default())), open(None));
+    let left = left(p, &state, 1)?;
+    drop(backend);
+    match (with, without) {
+        (Err(SandboxError::Setup { stage, .. }), Ok(())) if stage == "landlock" => Ok(left),
+        other => Err(format!("without Landlock for the way out: {other:?}").into()),
+    }
+}
+
+/// One whose helper dies at a system call.
+fn killed(p: &Pass, number: libc::c_long) -> Result<usize> {
+    let state = p.place.join("faults");
+    let backend = stopped(p, "kill", number, &state)?;
     let begun = Instant::now();
     let done = p.wait(async {
         let s = backend.open(&SandboxSpec::default(), &p.cx).await?;

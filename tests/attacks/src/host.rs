@@ -344,17 +344,19 @@ pub fn tiny_disk(at_dir: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// Becomes the real helper, which the kernel kills at a system call, or what it starts.
+/// Becomes the real helper, which the kernel kills at a system call, or what it starts; else the
+/// call is not permitted.
 ///
 /// # Errors
 /// The kernel's.
-pub fn killed_at(number: u32, helper: &Path) -> io::Result<()> {
+pub fn stopped_at(number: u32, kill: bool, helper: &Path) -> io::Result<()> {
     #[repr(C)]
     struct Program(u16, *const [u16; 16]);
-    // Load the number; if it is that one, kill the process; allow.
+    // Load the number; if it is that one, kill the process or answer EPERM; allow.
     let (low, high) = (number as u16, (number >> 16) as u16);
+    let (what, how) = if kill { (0, 0x8000) } else { (1, 0x0005) };
     let code: [u16; 16] = [
-        0x20, 0, 0, 0, 0x15, 0x0100, low, high, 0x06, 0, 0, 0x8000, 0x06, 0, 0, 0x7fff,
+        0x20, 0, 0, 0, 0x15, 0x0100, low, high, 0x06, 0, what, how, 0x06, 0, 0, 0x7fff,
     ];
     call(
         libc::SYS_prctl,

@@ -13,6 +13,7 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -65,6 +66,14 @@ pub(super) struct Shared<'a> {
     pub(super) mux: &'a mut Mux,
     /// Bytes that may still pass.
     pub(super) left: &'a mut u64,
+    pub(super) carried: &'a Carried,
+}
+
+/// Bytes of all connections that a sandbox ever had.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
 }
 
 impl Link {
@@ -411,6 +420,7 @@ impl Link {
                 Err(e) => return Err(e),
             };
             self.record.sent += n as u64;
+            s.carried.sent.fetch_add(n as u64, Relaxed);
             *s.left -= n as u64;
             self.moved = Instant::now();
             if own {
@@ -441,6 +451,7 @@ impl Link {
             Ok(n) => {
                 s.mux.send(self.id, &buf[..n]);
                 self.record.received += n as u64;
+                s.carried.received.fetch_add(n as u64, Relaxed);
                 *s.left -= n as u64;
             }
             Err(e) if is_later(&e) => return Ok(()),

@@ -4,7 +4,7 @@ use super::{
     Egress, EgressLog, EgressRecord, EgressRefusal, EgressVerdict, Resolver,
     dial::{Dialled, dial},
     host::Host,
-    link::{Link, Shared},
+    link::{Carried, Link, Shared},
     mux::Mux,
 };
 use crate::linux::sys_net;
@@ -58,9 +58,19 @@ pub(crate) struct Handle {
     wake: Arc<UnixStream>,
     /// A command ran since the last time that all was settled.
     unsettled: AtomicBool,
+    carried: Arc<Carried>,
 }
 
 impl Handle {
+    /// Bytes that went out, and that came in.
+    pub(crate) fn carried(&self) -> (u64, u64) {
+        let Carried { sent, received } = &*self.carried;
+        (
+            sent.load(Ordering::Relaxed),
+            received.load(Ordering::Relaxed),
+        )
+    }
+
     /// A command begins.
     pub(crate) fn begin(&self) {
         self.unsettled.store(true, Ordering::SeqCst);
@@ -99,6 +109,7 @@ struct Proxy {
     mux: Mux,
     links: BTreeMap<u32, Link>,
     left: u64,
+    carried: Arc<Carried>,
     dials: usize,
     turn: usize,
     orders: Receiver<Order>,
@@ -117,10 +128,12 @@ pub(crate) fn start(outlet: Outlet, stream: UnixStream) -> io::Result<(Handle, J
     }
     let wake = Arc::new(wake);
     let (give, orders) = mpsc::channel();
+    let carried = Arc::<Carried>::default();
     let handle = Handle {
         orders: give.clone(),
         wake: wake.clone(),
         unsettled: AtomicBool::new(false),
+        carried: carried.clone(),
     };
     // Those that the inside is done with may still be handing on what it sent.
     let accepts = outlet.egress.connections.clamp(1, 4096) as usize * 2;
@@ -130,6 +143,7 @@ pub(crate) fn start(outlet: Outlet, stream: UnixStream) -> io::Result<(Handle, J
         stream,
         mux: Mux::host(accepts),
         links: BTreeMap::new(),
+        carried,
         dials: 0,
         turn: 0,
         orders,
@@ -271,6 +285,7 @@ impl Proxy {
             egress,
             mux: &mut self.mux,
             left: &mut self.left,
+            carried: &self.carried,
         });
         if !link.is_over() && link.deadline(egress) <= Instant::now() {
             link.stop(&mut self.mux, "nothing moved for too long");
@@ -326,14 +341,16 @@ impl Proxy {
     }
 
     fn note(&mut self, record: EgressRecord) {
-        if let EgressVerdict::Refused { detail, .. } = &record.verdict {
-            tracing::info!(
-                host = record.host,
-                port = record.port,
-                detail,
-                "refused a sandbox"
-            );
-        }
+        tracing::info!(
+            host = record.host,
+            port = record.port,
+            via = ?record.via,
+            address = ?record.address,
+            verdict = ?record.verdict,
+            sent = record.sent,
+            received = record.received,
+            "a connection out of a sandbox is over or refused"
+        );
         if let Some(log) = &self.outlet.log {
             log.over(&record);
         }

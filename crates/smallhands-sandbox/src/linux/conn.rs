@@ -212,6 +212,11 @@ impl Conn {
         }
     }
 
+    /// Bytes that went out, and that came in.
+    pub(super) fn carried(&self) -> (u64, u64) {
+        self.outlet.as_ref().map_or((0, 0), Handle::carried)
+    }
+
     /// A command begins: from here on there may be connections.
     pub(super) fn begin_egress(&self) {
         if let Some(outlet) = &self.outlet {

@@ -18,6 +18,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::{
@@ -108,6 +109,15 @@ impl Forward {
             Filters::compile()?.install()?;
         }
         Ok(())
+    }
+
+    /// Waits for what [`confine`](Self::confine) said in the other process. Nothing: it is dead.
+    pub(super) fn was_confined(said: OwnedFd) -> Result<(), Fault> {
+        match serde_json::from_reader(File::from(said)) {
+            Ok(None) => Ok(()),
+            Ok(Some(fault)) => Err(fault),
+            Err(e) => Err(Fault::setup("egress", e)),
+        }
     }
 
     /// Forwards until PID 1 ends or the host hangs up.

@@ -9,9 +9,9 @@ use super::{
 };
 use crate::Wall;
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     time::Duration,
 };
 
@@ -62,11 +62,18 @@ fn run() -> io::Result<i32> {
         Ok(forward) => forward,
         Err(fault) => return report(&mut sock, fault),
     };
+    let (confined, forward) = match forward {
+        None => (None, None),
+        Some(forward) => {
+            let (confined, tell) = sys::pipe()?;
+            (Some(confined), Some((forward, tell)))
+        }
+    };
     match sys::fork()? {
         sys::Fork::Parent(pid) => {
-            drop(sock);
-            if let Some(forward) = forward {
-                serve_outlet(forward, pid, &policy, start);
+            drop((sock, confined));
+            if let Some((forward, tell)) = forward {
+                serve_outlet(forward, tell, pid, &policy, start);
             }
             // PID 1 ends last of its namespace: when it is reaped, nothing of it is left.
             sys::wait_for(pid).map(|status| i32::from(status != 0))
@@ -74,6 +81,9 @@ fn run() -> io::Result<i32> {
         sys::Fork::Child => {
             drop(forward);
             let ended = build(&policy, start).and_then(|(view, enforced)| {
+                if let Some(said) = confined {
+                    Forward::was_confined(said)?;
+                }
                 agent::serve(&mut sock, &policy, &view, &enforced)
                     .map_err(|e| Fault::setup("agent", e))
             });
@@ -85,20 +95,22 @@ fn run() -> io::Result<i32> {
     }
 }
 
-/// Carries connections out while PID 1 lives. Whatever goes wrong here, PID 1 goes on without.
-fn serve_outlet(forward: Forward, pid: i32, p: &Policy, start: Start) {
+/// Carries connections out while PID 1 lives, which hears first whether it may count on that. What
+/// goes wrong later, PID 1 goes on without.
+fn serve_outlet(forward: Forward, tell: OwnedFd, pid: i32, p: &Policy, start: Start) {
     let user = match start {
         Start::Root(0, 0) | Start::Rootless { .. } => None,
         Start::Root(uid, gid) => Some((uid, gid)),
     };
-    let served = Forward::confine(p, user).map(|()| forward.serve(pid));
-    // The host shows it if it shows anything of how the sandbox ended.
-    let said = match served {
-        Ok(Ok(())) => return,
-        Ok(Err(e)) => e.to_string(),
-        Err(fault) => format!("{fault:?}"),
-    };
-    drop(writeln!(io::stderr(), "the way out is closed: {said}"));
+    let fault = Forward::confine(p, user).err();
+    // Nobody reads it: then PID 1 is dead, which is seen next.
+    drop(serde_json::to_writer(File::from(tell), &fault));
+    if fault.is_none()
+        && let Err(e) = forward.serve(pid)
+    {
+        // The host shows it if it shows anything of how the sandbox ended.
+        drop(writeln!(io::stderr(), "the way out is closed: {e}"));
+    }
 }
 
 fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {

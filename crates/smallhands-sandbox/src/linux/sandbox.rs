@@ -320,6 +320,7 @@ async fn start(conn: &Conn, id: u64, command: Command, stdin: &[u8]) -> Result<(
 async fn used_by(conn: &Conn) -> Result<SandboxUsage, SandboxError> {
     let mut usage = conn.call(Ask::Usage, &[]).await?.usage;
     usage.peak_total_bytes = conn.memory.peak();
+    (usage.sent_bytes, usage.received_bytes) = conn.carried();
     Ok(usage)
 }
 
@@ -328,6 +329,8 @@ fn added(a: SandboxUsage, b: SandboxUsage) -> SandboxUsage {
         cpu: a.cpu + b.cpu,
         peak_process_bytes: a.peak_process_bytes.max(b.peak_process_bytes),
         peak_total_bytes: a.peak_total_bytes.max(b.peak_total_bytes),
+        sent_bytes: a.sent_bytes + b.sent_bytes,
+        received_bytes: a.received_bytes + b.received_bytes,
     }
 }
 

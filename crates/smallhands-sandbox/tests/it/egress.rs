@@ -131,6 +131,14 @@ print(urllib.request.urlopen("http://a.test/p", b"x" * 100000).read().decode())"
     let deep = seen.iter().find(|r| r.host == "x.y.test").unwrap();
     assert_eq!((deep.port, deep.via), (8000, EgressVia::Socks5));
     assert!(way.names.allowed.load(Ordering::SeqCst) == 4);
+    let used = block_on(way.s.usage()).unwrap();
+    let sum = |of: fn(&EgressRecord) -> u64| seen.iter().map(of).sum::<u64>();
+    let want = (sum(|r| r.sent), sum(|r| r.received));
+    assert_eq!((used.sent_bytes, used.received_bytes), want);
+    // Of the sandbox, not of its present agent.
+    block_on(way.s.restore(None, &*way.w.blobs)).unwrap();
+    let used = block_on(way.s.usage()).unwrap();
+    assert_eq!((used.sent_bytes, used.received_bytes), want);
     close(way.s);
 }
 

@@ -4,13 +4,15 @@ use smallhands_attacks::{Baits, REFUSED, all, host};
 use std::{env, process::exit};
 
 fn main() {
-    // Started as a sandbox's helper that is to die.
+    // Started as a sandbox's helper that is to die, or to be refused something.
     let me = env::args().next().unwrap_or_default();
-    if let Some((_, number)) = me.rsplit_once("kill-at-") {
+    let asked = |how: &str| Some(me.rsplit_once(how)?.1.parse().unwrap_or(0));
+    let kill = asked("kill-at-").map(|number| (number, true));
+    if let Some((number, kill)) = kill.or_else(|| Some((asked("refuse-at-")?, false))) {
         let real = env::current_exe()
             .unwrap_or_default()
             .with_file_name("attacks");
-        let failed = host::killed_at(number.parse().unwrap_or(0), &real);
+        let failed = host::stopped_at(number, kill, &real);
         eprintln!("{failed:?}");
         exit(2);
     }
