@@ -157,11 +157,19 @@ pub(crate) fn deny(what: &[&str]) -> Result {
     run(linter("cargo-deny")?.args(["--locked", "check"]).args(what))
 }
 
-/// The facade with each of its features, and with each two of its layers. Without
+/// The sandbox's ports alone, as other backends take them, and the facade with each of its features
+/// and with each two of its layers. Without
 /// `local-model`, which builds llama.cpp and is in clippy's all features. Clippy, not check,
 /// because only it makes errors of warnings without building every dependency again; no
 /// `--no-dev-deps`, because a resolver since 2 leaves them out and the flag rewrites manifests.
 fn features() -> Result {
+    let ports = [
+        "clippy",
+        "-p",
+        "smallhands-sandbox",
+        "--no-default-features",
+    ];
+    run(cargo(&ports).args(["--quiet", "--", "-D", "warnings"]))?;
     const LAYERS: &str = "agents,exec,graph,llm,memory,obs,sandbox,tools";
     for which in [
         &[
@@ -245,15 +253,11 @@ pub(crate) fn examples() -> Result {
         let which = ["-p", "graph-examples", "--bin", name];
         run(cargo(&["run", "--quiet"]).args(which))?;
     }
-    println!("--> sandbox_run");
-    run(&mut cargo(&[
-        "run",
-        "--quiet",
-        "-p",
-        "sandbox-examples",
-        "--bin",
-        "sandbox_run",
-    ]))?;
+    for name in ["sandbox_run", "race_candidates", "custom_sandbox"] {
+        println!("--> {name}");
+        let which = ["-p", "sandbox-examples", "--bin", name];
+        run(cargo(&["run", "--quiet"]).args(which))?;
+    }
     println!("--> embed_graph");
     run(&mut cargo(&["run", "--quiet", "-p", "embed_graph"]))?;
     println!("--> benches");

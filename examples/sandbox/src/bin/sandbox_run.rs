@@ -3,8 +3,8 @@
 //! `cargo run -p sandbox-examples --bin sandbox_run` shows it with a server of its own.
 //! `.. -- pypi.org:443 '*.pythonhosted.org:443' -- pip download --no-deps -d . six` runs yours.
 
-use smallhands_core::{Ambient, CallCx, CancelToken, NoGuard, NoSecrets};
-use smallhands_graph::{MemoryBlobs, SystemClock};
+use sandbox_examples::{ambient, git};
+use smallhands_core::{CallCx, CancelToken};
 use smallhands_sandbox::{
     Egress, Invocation, Limits, RepoStore, Resolver, SandboxBackend, SandboxSpec, SystemResolver,
     linux::{self, NativeBackend, NativeOptions},
@@ -13,7 +13,6 @@ use std::{
     error::Error,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -48,12 +47,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     };
 
     let dir = tempfile::tempdir()?;
-    let git = ["/usr/bin/git", "/usr/local/bin/git"].map(PathBuf::from);
-    let git = git
-        .into_iter()
-        .find(|g| g.exists())
-        .ok_or("git is needed")?;
-    let store = Arc::new(RepoStore::open(dir.path().join("store"), git)?);
+    let store = Arc::new(RepoStore::open(dir.path().join("store"), git()?)?);
     let mut options = NativeOptions::new(store, dir.path().join("state"));
     options.resolver = resolver;
     let backend = NativeBackend::new(options)?;
@@ -72,13 +66,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }),
         ..SandboxSpec::default()
     };
-    let ambient = Ambient {
-        clock: Arc::new(SystemClock),
-        blobs: Arc::new(MemoryBlobs::default()),
-        guard: Arc::new(NoGuard),
-        secrets: Arc::new(NoSecrets),
-    };
-    let cx = CallCx::detached(ambient, CancelToken::new());
+    let cx = CallCx::detached(ambient(), CancelToken::new());
 
     let sandbox = backend.open(&spec, &cx).await?;
     let what = Invocation::new(argv).deadline(Duration::from_secs(60));
