@@ -1,6 +1,9 @@
 use crate::{error::CliError, models::KNOWN, progress::Out, state::Dirs, toolchain};
 use serde_json::json;
-use smallhands::{sandbox::Capabilities, standard};
+use smallhands::{
+    sandbox::{Capabilities, Layer},
+    standard,
+};
 
 /// `smallhands doctor`.
 pub(crate) async fn doctor(dirs: &Dirs, out: Out, sandbox_only: bool) -> Result<u8, CliError> {
@@ -10,7 +13,15 @@ pub(crate) async fn doctor(dirs: &Dirs, out: Out, sandbox_only: bool) -> Result<
             let repos = standard::repos(&dirs.state, git)?;
             standard::sandbox(&dirs.state, repos)?.probe().await
         }
-        None => Capabilities::default(),
+        None => Capabilities {
+            layers: vec![Layer {
+                name: "git".into(),
+                works: false,
+                required: true,
+                detail: "not on the PATH; clean copies are made with it: apt-get install git"
+                    .into(),
+            }],
+        },
     };
     let mut programs = vec![("git", git)];
     for p in ["python3", "cargo"] {
@@ -48,6 +59,10 @@ pub(crate) async fn doctor(dirs: &Dirs, out: Out, sandbox_only: bool) -> Result<
             let needed = if l.required { "" } else { " (optional)" };
             text += &format!("  {}  {:<20} {}{needed}\n", mark(l.works), l.name, l.detail);
         }
+        text += match layers.usable() {
+            true => "  sandboxes can be opened here\n",
+            false => "  no sandbox can be opened here: see the first line with `no`\n",
+        };
         if !sandbox_only {
             text += "programs\n";
             for (name, path) in &programs {

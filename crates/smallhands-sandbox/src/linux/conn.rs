@@ -5,6 +5,7 @@ use super::{
     answer::{Answer, Coming, Pending, Sink, announce},
     cgroup::{Group, Memory},
     den::{Den, Private},
+    landlock,
     output::Ring,
     proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
     sys,
@@ -182,7 +183,8 @@ impl Conn {
             e.strip_prefix(layer)
                 .is_some_and(|r| r.is_empty() || r.starts_with(' '))
         };
-        self.enforced.iter().any(named)
+        let later = |e: &String| landlock::includes(e, layer);
+        self.enforced.iter().any(|e| named(e) || later(e))
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -149,7 +149,7 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
         user_namespace()?;
     }
     for (flag, layer) in namespaces(p) {
-        sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
+        sys::unshare(flag).map_err(|e| unshare_fault(layer, &e))?;
     }
     Ok(start)
 }
@@ -176,7 +176,23 @@ fn user_namespace() -> Result<(), Fault> {
         // A change of dumpability, like one of uid, may clear it.
         sys::die_with_parent()
     };
-    go().map_err(|e| namespace_fault("user namespace", &e))
+    go().map_err(|e| unshare_fault("user namespace", &e))
+}
+
+fn unshare_fault(layer: &str, e: &io::Error) -> Fault {
+    if e.raw_os_error() != Some(libc::ENOSPC) {
+        return namespace_fault(layer, e);
+    }
+    let kind = match layer.split(' ').next() {
+        Some("mount") => "mnt",
+        Some("network") => "net",
+        other => other.unwrap_or(layer),
+    };
+    Fault::Unavailable {
+        layer: layer.into(),
+        reason: "there are as many as are allowed, or they are nested too deep (ENOSPC)".into(),
+        fix: format!("sysctl user.max_{kind}_namespaces=10000"),
+    }
 }
 
 pub(super) fn namespace_fault(layer: &str, e: &io::Error) -> Fault {
@@ -189,8 +205,6 @@ pub(super) fn namespace_fault(layer: &str, e: &io::Error) -> Fault {
          AppArmor profile with `userns,` for this program"
     } else if says("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sysctl kernel.unprivileged_userns_clone=1"
-    } else if says("/proc/sys/user/max_user_namespaces", "0") {
-        "sysctl user.max_user_namespaces=10000"
     } else {
         "in a container, allow unshare and mount: docker run --security-opt seccomp=unconfined \
          --security-opt apparmor=unconfined, or seccompProfile: Unconfined in Kubernetes"

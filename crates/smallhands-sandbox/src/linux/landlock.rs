@@ -20,6 +20,34 @@ pub(super) fn missing(e: &io::Error) -> Fault {
     }
 }
 
+/// The kernels from which on there is ABI 1, 2, ..
+const KERNELS: [&str; NEWEST as usize] = ["5.13", "5.19", "6.2", "6.7", "6.10", "6.12"];
+
+fn abi(layer: &str) -> Option<i32> {
+    layer.strip_prefix("landlock abi ")?.parse().ok()
+}
+
+/// Whether what is in force is the ABI that is wanted, or a later one.
+pub(super) fn includes(in_force: &str, wanted: &str) -> bool {
+    matches!((abi(in_force), abi(wanted)), (Some(has), Some(wants)) if has >= wants)
+}
+
+/// What would allow a wanted ABI, if it is one that we know.
+pub(super) fn fix(wanted: &str) -> Option<String> {
+    let kernel = KERNELS.get(usize::try_from(abi(wanted)?).ok()?.checked_sub(1)?)?;
+    Some(format!("use a kernel of {kernel} or later"))
+}
+
+/// What an older kernel than ours lacks.
+pub(super) fn lacks(in_force: &str) -> &'static str {
+    match abi(in_force) {
+        Some(abi) if abi < NEWEST => {
+            "; ABI 6 (kernel 6.12) adds a wall around signals and abstract sockets"
+        }
+        _ => "",
+    }
+}
+
 /// Restricts this process for good: writing below `writable`, reading and executing below
 /// `readable`, the devices, and signals and abstract sockets of this sandbox only.
 pub(super) fn restrict(
@@ -77,4 +105,26 @@ fn try_restrict(
         allow(path, device)?;
     }
     Ok(rules.restrict_self()?.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_abi_includes_an_earlier_one() {
+        assert!(includes("landlock abi 6", "landlock abi 4"));
+        assert!(includes("landlock abi 4", "landlock abi 4"));
+        assert!(!includes("landlock abi 4", "landlock abi 6"));
+        assert!(!includes("seccomp", "landlock abi 1"));
+        let kernel = |abi: i32| fix(&format!("landlock abi {abi}"));
+        assert_eq!(
+            kernel(NEWEST).as_deref(),
+            Some("use a kernel of 6.12 or later")
+        );
+        assert_eq!(
+            [kernel(0), kernel(NEWEST + 1), fix("seccomp")],
+            [None, None, None]
+        );
+    }
 }

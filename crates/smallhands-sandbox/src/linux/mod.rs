@@ -298,16 +298,22 @@ impl Inner {
 fn missing(layer: &str, conn: &Conn) -> SandboxError {
     let why = conn.missing.iter().find(|(name, _)| name == layer);
     let (reason, fix) = match why {
-        Some((_, why)) => (why.clone(), cgroup::FIX),
-        None => (
-            "it is not in force".to_owned(),
-            "see what is with `smallhands doctor --sandbox`, or do not require it",
-        ),
+        Some((_, why)) => (why.clone(), cgroup::FIX.to_owned()),
+        None => {
+            let see = "see what is with `smallhands doctor --sandbox`, or do not require it";
+            let fix = landlock::fix(layer).unwrap_or_else(|| see.into());
+            let has = conn.enforced.iter().find(|e| e.starts_with("landlock"));
+            let reason = match has.filter(|_| layer.starts_with("landlock")) {
+                Some(has) => format!("this kernel has {has}"),
+                None => "it is not in force".into(),
+            };
+            (reason, fix)
+        }
     };
     SandboxError::Unavailable {
         layer: layer.into(),
         reason,
-        fix: fix.into(),
+        fix,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What works here, found out by doing it.
 
-use super::{Inner, cgroup, proto::Command};
+use super::{Inner, cgroup, landlock, proto::Command};
 use crate::{Capabilities, Layer, Limits, SandboxError, SandboxSpec};
 use std::fs;
 
@@ -35,16 +35,17 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
         name: "rlimits".into(),
         works: tried.is_ok(),
         required: true,
-        detail: "memory, cpu time, file size, open files, processes".into(),
+        detail: match &tried {
+            Ok(_) => "memory, cpu time, file size, open files, processes".into(),
+            Err(_) => "not reached".into(),
+        },
     });
-    layers.push(Layer {
-        required: false,
-        ..match &tried {
-            Ok((enforced, _)) => works("egress allow-list", enforced),
-            Err(_) => works("egress allow-list", &[]),
-        }
-    });
-    for name in ["memory cgroup", "pids cgroup", "cpu cgroup"] {
+    for name in [
+        "egress allow-list",
+        "memory cgroup",
+        "pids cgroup",
+        "cpu cgroup",
+    ] {
         layers.push(whole(name, &tried));
     }
     Capabilities { layers }
@@ -93,14 +94,19 @@ fn works(name: &str, enforced: &[String]) -> Layer {
         name: name.into(),
         works: detail.is_some(),
         required: true,
-        detail: detail.map_or_else(|| "not in force".into(), |d| format!("tried: {d}")),
+        detail: detail.map_or_else(
+            || "not in force".into(),
+            |d| format!("tried: {d}{}", landlock::lacks(d)),
+        ),
     }
 }
 
 fn broken(e: &SandboxError) -> Vec<Layer> {
-    let culprit = match e {
-        SandboxError::Unavailable { layer, .. } => layer.as_str(),
-        _ => "helper",
+    let (culprit, why) = match e {
+        SandboxError::Unavailable { layer, reason, fix } => {
+            (layer.as_str(), format!("{reason}; {fix}"))
+        }
+        _ => ("helper", e.to_string()),
     };
     let at = LAYERS.iter().position(|l| *l == culprit);
     let mut layers: Vec<Layer> = LAYERS
@@ -112,7 +118,7 @@ fn broken(e: &SandboxError) -> Vec<Layer> {
             required: true,
             detail: match at {
                 Some(at) if i < at => "tried".into(),
-                Some(at) if i == at => e.to_string(),
+                Some(at) if i == at => why.clone(),
                 _ => "not reached".into(),
             },
         })
@@ -124,14 +130,14 @@ fn broken(e: &SandboxError) -> Vec<Layer> {
                 name: culprit.into(),
                 works: false,
                 required: true,
-                detail: e.to_string(),
+                detail: why,
             },
         );
     }
     layers
 }
 
-/// A limit of the sandbox as a whole.
+/// A layer that a sandbox need not have; limits of the whole among them.
 fn whole(name: &str, tried: &Result<Tried, SandboxError>) -> Layer {
     let (works, detail) = match tried {
         Err(_) => (false, "not reached".into()),

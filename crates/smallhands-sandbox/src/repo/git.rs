@@ -83,7 +83,8 @@ impl Git {
     }
 
     fn prepare(&self) -> Result<(), SandboxError> {
-        let failed = io_error("the repository store cannot be made");
+        let what = format!("the repository store {} cannot be made", self.dir.display());
+        let failed = io_error(&what);
         let make = |dir: &Path, mode: u32| {
             let mut make = fs::DirBuilder::new();
             make.recursive(true).mode(mode).create(dir).map_err(&failed)
@@ -101,7 +102,7 @@ impl Git {
             let mut init = self.plain();
             init.args(["init", "-q", "--bare", "--template="])
                 .arg(&made.0);
-            self.run(init, &[], "the repository store cannot be made")?;
+            self.run(init, &[], &what)?;
             fs::create_dir_all(made.0.join("info")).map_err(&failed)?;
             fs::write(made.0.join("info/attributes"), ATTRIBUTES).map_err(&failed)?;
             fs::rename(&made.0, self.repo()).map_err(&failed)?;

@@ -236,4 +236,17 @@ pub(crate) fn what_was_in_force_is_listed() {
         );
     }
     close(s);
+    let require = |layer: &str| {
+        w.try_open(&SandboxSpec {
+            require: vec!["seccomp".into(), layer.into()],
+            ..SandboxSpec::default()
+        })
+    };
+    // This kernel's or an earlier one, not a later one.
+    close(require("landlock abi 1").unwrap());
+    let e = require("landlock abi 99").unwrap_err().to_string();
+    assert!(
+        e.contains("`landlock abi 99`") && e.contains("this kernel has landlock abi"),
+        "{e}"
+    );
 }

@@ -308,7 +308,8 @@ fn refusals() {
     let none = "echo 0 > /proc/sys/user/max_net_namespaces; exec \"$@\"";
     let said = again(&["unshare", "-Ur", "sh", "-c", none, "sh"], &[TRY]);
     assert!(
-        said.contains("`network namespace` is not available"),
+        said.contains("`network namespace` is not available")
+            && said.contains("sysctl user.max_net_namespaces"),
         "{said}"
     );
     if is_root() {
