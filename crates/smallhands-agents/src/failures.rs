@@ -215,6 +215,8 @@ mod tests {
             timed_out: false,
             millis: 1,
             tail: String::new(),
+            egress: Vec::new(),
+            egress_cut: 0,
         }
     }
 

@@ -126,6 +126,10 @@ pub(crate) struct RunArgs {
     /// Set a variable for the tests, as NAME=VALUE; may be given several times.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Let the tests reach this host over the network, as HOST:PORT or *.SUFFIX:PORT; may be given
+    /// several times. Without it they reach nothing.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) allow_host: Vec<String>,
     /// Do not use the network to get a model.
     #[arg(long)]
     pub(crate) offline: bool,
@@ -154,6 +158,13 @@ pub(crate) struct ResumeArgs {
     /// Give each failed task one more attempt.
     #[arg(long)]
     pub(crate) retry_failed: bool,
+    /// Take the run from a process that drives it, hangs and cannot be ended.
+    ///
+    /// That process can write nothing more to the run, but what it has started may still be at work:
+    /// end it instead where you can, which frees the run at once. Of a run that nobody drives nothing
+    /// is taken.
+    #[arg(long)]
+    pub(crate) take_over: bool,
 }
 
 #[derive(Args)]

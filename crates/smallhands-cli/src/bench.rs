@@ -175,7 +175,7 @@ impl Bench<'_> {
     }
 
     fn spec(&self, commit: &str, tests: &TestCommand) -> Result<SandboxSpec, CliError> {
-        let tools = toolchain::of(&tests.argv);
+        let tools = toolchain::of(&tests.argv, true);
         let mut read_only = tools.read_only;
         for p in &self.args.read_only {
             read_only.push(run::absolute(p)?);

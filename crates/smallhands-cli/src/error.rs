@@ -65,7 +65,7 @@ fn exit_of(code: &str) -> u8 {
         "llm.auth" => 15,
         "run.import" => 17,
         "run.exists" => 18,
-        "run.answer" => 2,
+        "run.answer" | "sandbox.egress_rule" => 2,
         _ => 1,
     }
 }

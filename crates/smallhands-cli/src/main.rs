@@ -12,6 +12,7 @@ mod list;
 mod models;
 mod picture;
 mod progress;
+mod reached;
 mod run;
 mod show;
 mod state;

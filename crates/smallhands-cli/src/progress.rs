@@ -1,9 +1,10 @@
+use crate::reached;
 use smallhands::{
     core::{Halt, Notice, Outcome, Timestamp},
     graph::{Event, Update, Updates},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{IsTerminal, Write},
 };
 
@@ -90,12 +91,24 @@ pub(crate) fn plain(text: &str) -> String {
 /// Shows a run as it goes: a line for each task that ends, a status line for what runs.
 pub(crate) async fn follow(out: Out, mut updates: Updates) {
     let mut begun = HashMap::<String, Timestamp>::new();
+    // Hosts that were spoken of.
+    let mut told = HashSet::new();
     while let Some(u) = updates.next().await {
         match u {
             Update::Event { at, event, .. } => match &*event {
                 Event::Dispatched { task, .. } => {
                     begun.insert(task.to_string(), at);
                     out.status(&format!("  {task} .."));
+                }
+                Event::StepEnded { record, .. } => {
+                    let found = record.result.as_ref().map(reached::by_step);
+                    for r in found.unwrap_or_default() {
+                        if let Some(why) = reached::trouble(&r)
+                            && told.insert((r.host, r.port))
+                        {
+                            out.say(&format!("  network {why}"));
+                        }
+                    }
                 }
                 Event::Ended { task, report, .. } => {
                     let since = begun.remove(task.as_str()).unwrap_or(at);

@@ -12,9 +12,12 @@ use smallhands::{
     agents::{PlanMode, RepairSpec},
     core::{BlobStore, Budget, Failure, RunId},
     exec::{PoolOptions, ProcessPool},
-    graph::{ResumeFailed, RunHandle, RunResult, RunState, RunStatus, StateStore, SystemClock},
+    graph::{
+        GraphError, ResumeFailed, RunHandle, RunResult, RunState, RunStatus, StateStore,
+        StoreError, SystemClock,
+    },
     obs::{SecretGuard, SecretRedactor, json_logs},
-    sandbox::{RepoSource, SandboxSpec, Uncommitted},
+    sandbox::{Egress, RepoSource, SandboxSpec, Uncommitted},
     standard::{self, ModelSpec, RepairConfig, Target},
     tools::TestCommand,
 };
@@ -74,11 +77,45 @@ pub(crate) async fn resume(dirs: &Dirs, out: Out, a: ResumeArgs) -> Result<u8, C
     }
     logs(dirs, &id);
     let hands = assemble(&config, store)?;
-    let handle = hands
-        .resume_repair(&id, config.spec.clone(), failed)
-        .await?;
+    let resume = || hands.resume_repair(&id, config.spec.clone(), failed);
+    let handle = match resume().await {
+        Err(GraphError::Store(StoreError::Held { owner, .. })) => {
+            if !a.take_over {
+                return Err(held(&id, &owner));
+            }
+            standard::take_over(&dirs.state, &id)?;
+            out.say(&format!(
+                "run {id} is taken from {owner}: it can write no more to the run, but what it has \
+                 started may still be at work"
+            ));
+            resume().await?
+        }
+        other => other?,
+    };
     out.say(&format!("run {id}, resumed: {}", state.goal));
     drive(out, handle).await
+}
+
+/// What to do about a run that another process drives.
+fn held(id: &RunId, owner: &str) -> CliError {
+    let pid = owner.strip_prefix("process ");
+    let stopped = pid.is_some_and(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|l| l.starts_with("State:\tT"))
+    });
+    let what = if stopped { ", which is stopped" } else { "" };
+    let why = format!("run {id} is being driven by {owner}{what}");
+    let hint = match (pid, stopped) {
+        (Some(pid), true) => format!(
+            "kill -CONT {pid} lets it go on, kill -KILL {pid} frees the run; only if it cannot be \
+             ended: smallhands resume {id} --take-over"
+        ),
+        _ => format!(
+            "stop it with Ctrl-C where it was started; only if it hangs and cannot be ended: \
+             smallhands resume {id} --take-over"
+        ),
+    };
+    CliError::new(13, "store.held", why).hint(hint)
 }
 
 pub(crate) async fn config_of(
@@ -197,6 +234,10 @@ async fn configure(
 ) -> Result<RepairConfig, CliError> {
     let git = toolchain::find("git")
         .ok_or_else(|| CliError::other("git is not on the PATH").hint("apt-get install git"))?;
+    let egress = match &a.allow_host[..] {
+        [] => None,
+        hosts => Some(Egress::new(hosts.iter().map(String::as_str))?),
+    };
     let tests = TestCommand::parse(&a.test)
         .map_err(|e| CliError::new(2, "usage", e.to_string()))?
         .timeout(Duration::from_secs(a.test_timeout));
@@ -205,7 +246,7 @@ async fn configure(
     for m in &a.model {
         models.push(model(dirs, out, m, a.offline).await?);
     }
-    let tools = toolchain::of(&tests.argv);
+    let tools = toolchain::of(&tests.argv, egress.is_none());
     let mut read_only = tools.read_only;
     for p in &a.read_only {
         read_only.push(absolute(p)?);
@@ -216,6 +257,7 @@ async fn configure(
         source: Some(RepoSource { commit }),
         read_only,
         env,
+        egress,
         ..SandboxSpec::default()
     };
     let mut spec = RepairSpec::new(&a.goal, sandbox, tests);

@@ -1,4 +1,6 @@
-use crate::{args_runs::ShowArgs, error::CliError, progress::Out, run::config_of, state::Dirs};
+use crate::{
+    args_runs::ShowArgs, error::CliError, progress::Out, reached, run::config_of, state::Dirs,
+};
 use serde_json::{Value, json};
 use smallhands::{
     agents::Finished,
@@ -84,6 +86,7 @@ pub(crate) async fn show(dirs: &Dirs, out: Out, a: &ShowArgs) -> Result<u8, CliE
     if finished(&state).is_some() {
         text += &report(out, &id, &state);
     } else {
+        text += &reached::table(&state);
         text += &costs(&state).to_string();
     }
     out.print(&text);
@@ -133,6 +136,7 @@ pub(crate) fn report(out: Out, id: &RunId, state: &RunState) -> String {
     text += &format!("models        {}\n", state.spent);
     let took = state.updated.0.saturating_sub(state.created.0) as f64 / 1000.0;
     text += &format!("time          {took:.1} s\n");
+    text += &reached::table(state);
     if let Some(b) = &f.delivered.branch {
         text += &format!("branch        {b}\n");
     }
@@ -161,11 +165,19 @@ pub(crate) fn json(id: &RunId, state: &RunState) -> Value {
             })
         })
         .collect();
+    let egress: Vec<_> = reached::by_run(state)
+        .into_iter()
+        .map(|(task, r)| {
+            let mut v = json!(r);
+            v["task"] = json!(task);
+            v
+        })
+        .collect();
     json!({
         "ok": state.status == smallhands::graph::RunStatus::Succeeded,
         "run": id, "goal": state.goal, "status": state.status, "records": state.seq,
         "created": state.created, "updated": state.updated, "spent": state.spent,
-        "tasks": tasks, "result": finished(state),
+        "tasks": tasks, "egress": egress, "result": finished(state),
     })
 }
 

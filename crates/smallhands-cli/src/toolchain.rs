@@ -24,8 +24,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Asks the tools themselves where they live, so that version managers do not matter.
-pub(crate) fn of(argv: &[String]) -> Toolchain {
+/// Asks the tools themselves where they live, so that version managers do not matter. `offline`: they
+/// need not try the network.
+pub(crate) fn of(argv: &[String], offline: bool) -> Toolchain {
     let mut t = Toolchain::default();
     let name = argv
         .first()
@@ -46,7 +47,9 @@ pub(crate) fn of(argv: &[String]) -> Toolchain {
                 .map(PathBuf::from),
         );
         t.env.push(("CARGO_HOME".into(), "/tmp/cargo".into()));
-        t.env.push(("CARGO_NET_OFFLINE".into(), "true".into()));
+        if offline {
+            t.env.push(("CARGO_NET_OFFLINE".into(), "true".into()));
+        }
         t.env
             .push(("CARGO_TARGET_DIR".into(), "/tmp/target".into()));
     }

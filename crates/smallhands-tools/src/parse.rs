@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 /// So much of the end of the output is kept.
 const TAIL: usize = 8 << 10;
+/// So many connections are kept: reports are journaled more than once.
+const EGRESS: usize = 100;
 
 pub(crate) fn report(c: &TestCommand, done: &Execution) -> TestReport {
     let text = done.text();
@@ -25,6 +27,8 @@ pub(crate) fn report(c: &TestCommand, done: &Execution) -> TestReport {
         not_started: matches!(done.ended, Ended::NotStarted(_)),
         timed_out: done.ended == Ended::TimedOut,
         millis: u64::try_from(done.wall.as_millis()).unwrap_or(u64::MAX),
+        egress: done.egress.iter().take(EGRESS).cloned().collect(),
+        egress_cut: done.egress_cut + done.egress.len().saturating_sub(EGRESS) as u64,
         tail: text[text.ceil_char_boundary(text.len().saturating_sub(TAIL))..].into(),
     };
     // A runner that died in the middle names no failing test; the run is red all the same.

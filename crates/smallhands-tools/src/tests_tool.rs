@@ -2,7 +2,7 @@ use crate::{Tool, ToolCx, ToolError, parse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallhands_core::{CallCx, Effect, async_trait};
-use smallhands_sandbox::{Ended, Invocation, Sandbox};
+use smallhands_sandbox::{EgressRecord, Ended, Invocation, Sandbox};
 use std::time::Duration;
 
 /// Who prints the results, and so how they are read.
@@ -125,6 +125,21 @@ pub struct TestReport {
     pub millis: u64,
     /// The end of what it printed.
     pub tail: String,
+    /// Connections out of the sandbox that it asked for, the first hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub egress: Vec<EgressRecord>,
+    /// How many more there were.
+    #[serde(default, skip_serializing_if = "none")]
+    pub egress_cut: u64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn none(n: &u64) -> bool {
+    *n == 0
 }
 
 impl TestReport {

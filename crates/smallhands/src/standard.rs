@@ -7,7 +7,7 @@ use smallhands_agents::{
     Delivered, Delivery, IndexFiles, PlanMode, RepairParts, RepairSpec, Workers,
 };
 use smallhands_core::{
-    Ambient, BlobRef, CallCx, Failure, FailureClass, Secrets, WorkerSource, async_trait,
+    Ambient, BlobRef, CallCx, Failure, FailureClass, RunId, Secrets, WorkerSource, async_trait,
 };
 use smallhands_graph::{DirBlobs, SqliteStore, StateStore, StoreError};
 use smallhands_llm::{ChatModel, ModelManager};
@@ -105,9 +105,22 @@ pub struct RepairConfig {
 /// # Errors
 /// The directory cannot be used.
 pub fn store(state_dir: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
+    Ok(Arc::new(sqlite(state_dir)?))
+}
+
+fn sqlite(state_dir: &Path) -> Result<SqliteStore, StoreError> {
     let blobs = DirBlobs::open(state_dir.join("blobs"))
         .map_err(|e| StoreError::Io(format!("{}: {e}", state_dir.display())))?;
-    Ok(Arc::new(SqliteStore::open(state_dir, Arc::new(blobs))?))
+    SqliteStore::open(state_dir, Arc::new(blobs))
+}
+
+/// Takes a run from the process that drives it, for one that hangs and cannot be ended:
+/// [`SqliteStore::take_from_holder`].
+///
+/// # Errors
+/// The directory cannot be used.
+pub fn take_over(state_dir: &Path, run: &RunId) -> Result<(), StoreError> {
+    sqlite(state_dir)?.take_from_holder(run)
 }
 
 /// The store of clean copies in a state directory.

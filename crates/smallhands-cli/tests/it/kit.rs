@@ -1,8 +1,11 @@
 use serde_json::Value;
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -121,4 +124,43 @@ impl Said {
         assert!(self.err.contains("error: "), "{self:?}");
         assert!(self.err.contains(sentence), "{self:?}");
     }
+}
+
+/// A run whose tests take long, in a process group of its own.
+pub(crate) fn slow(b: &Bed) -> Child {
+    let model = b.model();
+    let mut c = b.command(&b.run_args(
+        &model,
+        "python3 -c 'import time; time.sleep(20); raise SystemExit(1)'",
+    ));
+    let child = c
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !b.newest().is_some_and(|r| {
+        b.smallhands(&["graph", &r])
+            .out
+            .contains("reproduce<br/>running")
+    }) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "the run does not start"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let group = format!("-{}", child.id());
+    assert!(
+        Command::new("kill")
+            .args([name, "--", &group])
+            .status()
+            .unwrap()
+            .success()
+    );
 }

@@ -3,6 +3,9 @@
 
 mod bench;
 mod control;
+mod doctor;
+mod egress;
+mod hung;
 mod keep;
 mod kit;
 mod made;

@@ -1,7 +1,7 @@
-use crate::kit::{Bed, Said, TEST};
+use crate::kit::{Bed, Said, TEST, signal, slow};
 use std::{
     os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -121,45 +121,6 @@ fn what_cannot_be_repaired_fails_and_says_what_to_do() {
     said.refused(1, "no change made the tests pass in 2 rounds");
     let run = b.newest().unwrap();
     assert!(b.smallhands(&["show", &run]).out.contains("failed"));
-}
-
-/// A run whose tests take long, in a process group of its own.
-fn slow(b: &Bed) -> Child {
-    let model = b.model();
-    let mut c = b.command(&b.run_args(
-        &model,
-        "python3 -c 'import time; time.sleep(20); raise SystemExit(1)'",
-    ));
-    let child = c
-        .process_group(0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    while !b.newest().is_some_and(|r| {
-        b.smallhands(&["graph", &r])
-            .out
-            .contains("reproduce<br/>running")
-    }) {
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "the run does not start"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
-    child
-}
-
-fn signal(child: &Child, name: &str) {
-    let group = format!("-{}", child.id());
-    assert!(
-        Command::new("kill")
-            .args([name, "--", &group])
-            .status()
-            .unwrap()
-            .success()
-    );
 }
 
 #[test]
