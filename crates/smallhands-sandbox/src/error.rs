@@ -59,6 +59,29 @@ pub enum SandboxError {
         /// Why.
         reason: String,
     },
+    /// A [`Cache`](crate::Cache) or what is in it cannot be used.
+    #[error("the cache {path}: {reason}")]
+    Cache {
+        /// The cache's directory.
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// What a task wrote to a cache whose content nobody can check.
+    #[error(
+        "what a task wrote to a cache of kind `{0}` cannot be checked; promote it only from a set-up \
+         on clean sources (Origin::Setup)"
+    )]
+    Unverifiable(String),
+    /// A command of an [`Environment`](crate::Environment) failed, or did not make what it was to
+    /// make. The sandbox is not at fault.
+    #[error("the environment could not be set up: {reason}: {}", tail(.output))]
+    Environment {
+        /// Which command, and how it ended.
+        reason: String,
+        /// What it wrote, up to its cap.
+        output: String,
+    },
     /// The disk, or the sandbox's share of it, is full.
     #[error("no space left while {0}; free some, or choose another directory with --state-dir")]
     DiskFull(String),
@@ -76,6 +99,13 @@ pub enum SandboxError {
     Cancelled,
 }
 
+/// The end of a long text.
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(2000);
+    let from = (from..text.len()).find(|&i| text.is_char_boundary(i));
+    text[from.unwrap_or(0)..].trim()
+}
+
 impl SandboxError {
     /// Stable, for machines.
     pub fn code(&self) -> &'static str {
@@ -88,6 +118,9 @@ impl SandboxError {
             Self::Path { .. } => "sandbox.path",
             Self::File { .. } => "sandbox.file",
             Self::EgressRule { .. } => "sandbox.egress_rule",
+            Self::Cache { .. } => "sandbox.cache",
+            Self::Unverifiable(_) => "sandbox.unverifiable",
+            Self::Environment { .. } => "sandbox.environment",
             Self::DiskFull(_) => "sandbox.disk_full",
             Self::Repo(_) => "sandbox.repo",
             Self::Blob(_) => "sandbox.blob",
@@ -110,8 +143,10 @@ impl From<SandboxError> for Failure {
             SandboxError::Ended
             | SandboxError::NotFound(_)
             | SandboxError::Path { .. }
-            | SandboxError::File { .. } => FailureClass::Task,
+            | SandboxError::File { .. }
+            | SandboxError::Environment { .. } => FailureClass::Task,
             SandboxError::Repo(_)
+            | SandboxError::Unverifiable(_)
             | SandboxError::NotInitialised
             | SandboxError::EgressRule { .. } => FailureClass::Input,
             _ => FailureClass::Unavailable,

@@ -1,9 +1,9 @@
 use crate::{
-    Capabilities, DirEntry, Execution, Invocation, OutputStream, SandboxError, SandboxSpec,
-    SandboxUsage,
+    Capabilities, DirEntry, Execution, Invocation, OutputStream, Refused, SandboxError,
+    SandboxSpec, SandboxUsage,
 };
 use smallhands_core::{BlobRef, BlobStore, CallCx, async_trait};
-use std::fmt::Debug;
+use std::{fmt::Debug, path::Path};
 
 /// Live output: the stream's name (`stdout`, `stderr`) and some bytes.
 pub type OutputSink<'a> = &'a mut (dyn FnMut(&str, &[u8]) + Send);
@@ -25,6 +25,10 @@ pub trait SandboxBackend: Debug + Send + Sync + 'static {
     /// - A layer that is required and that it does not know is an error too.
     /// - It holds exactly the files of the source, and what the snapshot changed.
     /// - What happens inside changes neither the source nor any other sandbox.
+    /// - A cache is shown as it was published; what is written there is seen by this sandbox and its
+    ///   forks only.
+    /// - An environment is part of the base: its files are in the workspace, and in no diff or
+    ///   snapshot as long as nobody changes them.
     /// - A source, snapshot or granted path that is not there is an error; so is a snapshot of
     ///   another base.
     /// - Cancelling the call ends it and leaves nothing.
@@ -119,6 +123,25 @@ pub trait Sandbox: Debug + Send + Sync {
     /// # Behavior
     /// - Names each path whose bytes, mode or target differ, and no other.
     async fn diff(&self) -> Result<String, SandboxError>;
+    /// Copies what commands wrote into an empty directory of the host: `from` is the place of a
+    /// cache, or a directory of the workspace, relative to it. For
+    /// [`Cache::promote`](crate::Cache::promote) and the like.
+    ///
+    /// # Behavior
+    /// - Of a cache only what was written may come; what was there before may come with it.
+    /// - Files, directories and symbolic links come, and times of files; a file is executable or
+    ///   not, and nothing more of its mode comes.
+    /// - Anything else is left out and named: devices, set-user-id files, removed files, what cannot
+    ///   be read, what is over `max_bytes` in all.
+    /// - No link is followed, and nothing that happens inside changes the copy.
+    async fn export(
+        &self,
+        _from: &str,
+        _into: &Path,
+        _max_bytes: u64,
+    ) -> Result<Vec<Refused>, SandboxError> {
+        Err(not_offered("export"))
+    }
     /// Ends it, and waits until nothing of it is left.
     async fn close(self: Box<Self>) -> Result<(), SandboxError>;
 }

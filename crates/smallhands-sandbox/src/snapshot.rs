@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 pub struct Snapshot {
     /// Format version; 1.
     pub v: u16,
-    /// The commit that it differs from; none is an empty directory.
+    /// The commit that it differs from, with `+` and the name of its environment's generation where
+    /// there is one; none is an empty directory.
     pub base: Option<String>,
     /// In order of path, parents before what they hold.
     pub changes: Vec<Change<BlobRef>>,

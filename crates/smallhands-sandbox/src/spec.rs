@@ -20,6 +20,12 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What may be reached over the network; none is nothing.
     pub egress: Option<Egress>,
+    /// Files that others left to be shared: each is there to be read, and to be written for this
+    /// sandbox alone. Not part of snapshots and diffs; a restore starts with what was published.
+    pub caches: Vec<CacheView>,
+    /// What a set-up made, such as `.venv` or `node_modules`: part of the base, below the files of
+    /// the workspace. What commands change of it is in snapshots as any other file.
+    pub environment: Option<Generation>,
     /// Layers and limits that must be in force, by the names that [`Capabilities`] and results
     /// give them; each is an error where it cannot be had.
     pub require: Vec<String>,
@@ -55,6 +61,34 @@ pub enum Wall {
 pub struct RepoSource {
     /// A commit id in the [`RepoStore`](crate::RepoStore) of the backend.
     pub commit: String,
+}
+
+/// Files that never change: what a [`Cache`](crate::Cache) or [`Environments`](crate::Environments)
+/// published at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation {
+    /// The directory of the host that holds them.
+    pub path: PathBuf,
+}
+
+/// A generation of a cache, and where a sandbox shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CacheView {
+    /// What it begins with.
+    pub generation: Generation,
+    /// An absolute path that nothing else is shown at; not below the workspace, `/tmp` or a
+    /// directory of the system. `/cache/pip` is one.
+    pub at: PathBuf,
+}
+
+/// Something that was not taken out of a sandbox, or not into a cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Relative to the directory that was looked at.
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
 }
 
 /// Limits of each command, where not said otherwise; `None` is no limit.

@@ -65,11 +65,16 @@ impl SandboxBackend for Directories {
         cx: &CallCx,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
         self.uses.add("sandbox.open");
-        if spec.egress.is_some() {
+        let wanted = [
+            ("egress allow-list", spec.egress.is_some()),
+            ("caches", !spec.caches.is_empty()),
+            ("environment", spec.environment.is_some()),
+        ];
+        if let Some((layer, _)) = wanted.into_iter().find(|(_, wanted)| *wanted) {
             return Err(SandboxError::Unavailable {
-                layer: "egress allow-list".into(),
-                reason: "this sandbox has no network of its own".into(),
-                fix: "do without `egress`".into(),
+                layer: layer.into(),
+                reason: "this sandbox is a copy of a directory".into(),
+                fix: "do without it".into(),
             });
         }
         let base = spec.source.as_ref().map(|s| s.commit.clone());

@@ -31,9 +31,16 @@ impl View {
         let work = OwnedFd::from(File::open("/workspace")?);
         fs::create_dir("/tmp/home")?;
         // What was copied from another has all of the base.
-        let empty = !built.overlay && p.changed.is_none();
-        if let Some(lower) = built.lower.as_ref().filter(|_| empty) {
-            files::copy_tree(lower.as_fd(), work.as_fd(), files::MAX_DEPTH)?;
+        if p.changed.is_none() {
+            let fill = |from: &OwnedFd, to: &OwnedFd| {
+                files::copy_tree(from.as_fd(), to.as_fd(), files::MAX_DEPTH)
+            };
+            for lower in built.lowers.iter().filter(|_| !built.overlay) {
+                fill(lower, &work)?;
+            }
+            for cache in built.caches.iter().filter(|c| c.copy_reason.is_some()) {
+                fill(&cache.lower, &File::open(&cache.at)?.into())?;
+            }
         }
         Ok(Self { built, work })
     }
@@ -227,6 +234,7 @@ impl Agent<'_> {
             what,
             policy: self.policy,
             readable: &self.view.built.readable,
+            writable: &self.view.built.writable,
             filters: &self.filters,
             work: self.view.work.as_fd(),
         };
@@ -239,20 +247,25 @@ impl Agent<'_> {
     fn changes(&mut self, id: u64) -> Result<(), Fault> {
         let View { built, work } = self.view;
         let upper = if built.overlay { &built.upper } else { work };
-        let lower = built.lower.as_ref().map(AsFd::as_fd);
+        let lowers: Vec<_> = built.lowers.iter().map(AsFd::as_fd).collect();
         let sock = &mut *self.sock;
-        changes::walk(upper.as_fd(), lower, built.overlay, &mut |change, file| {
-            let len = match change.now {
-                crate::Content::File { bytes, .. } => bytes,
-                _ => 0,
-            };
-            let say = Say::Item(change);
-            proto::send(sock, &Reply { id, say }, &[])?;
-            let Some(mut file) = file else { return Ok(()) };
-            files::copy_exactly(&mut file, len, &mut |chunk| {
-                proto::send(sock, &Reply { id, say: Say::Data }, chunk)
-            })
-        })
+        changes::walk(
+            upper.as_fd(),
+            &lowers,
+            built.overlay,
+            &mut |change, file| {
+                let len = match change.now {
+                    crate::Content::File { bytes, .. } => bytes,
+                    _ => 0,
+                };
+                let say = Say::Item(change);
+                proto::send(sock, &Reply { id, say }, &[])?;
+                let Some(mut file) = file else { return Ok(()) };
+                files::copy_exactly(&mut file, len, &mut |chunk| {
+                    proto::send(sock, &Reply { id, say: Say::Data }, chunk)
+                })
+            },
+        )
         .map_err(|(path, e)| Fault::file(&path, &e))
     }
 

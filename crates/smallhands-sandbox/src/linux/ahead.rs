@@ -38,6 +38,7 @@ struct Key {
 impl Key {
     fn of(helper: &Path, policy: &Policy) -> Self {
         let paths = policy.read_only.iter().chain(&policy.lower);
+        let paths = paths.chain(policy.generations());
         let file = |path: &Vec<u8>| {
             let meta = fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path))).ok()?;
             Some((meta.dev(), meta.ino()))

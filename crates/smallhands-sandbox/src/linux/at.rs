@@ -8,6 +8,7 @@ use std::{
     io,
     mem::zeroed,
     os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd},
+    time::{Duration, SystemTime},
 };
 
 /// More names in one directory than this are refused, so that an agent cannot exhaust PID 1.
@@ -97,6 +98,11 @@ pub(super) fn kind(s: &libc::stat) -> libc::mode_t {
     s.st_mode & libc::S_IFMT
 }
 
+pub(super) fn modified(s: &libc::stat) -> SystemTime {
+    let since = Duration::new(s.st_mtime.max(0) as u64, s.st_mtime_nsec as u32);
+    SystemTime::UNIX_EPOCH + since
+}
+
 pub(super) fn is_exec(s: &libc::stat) -> bool {
     s.st_mode & 0o100 != 0
 }
@@ -141,7 +147,8 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-fn all_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+/// The names in a directory in order of their bytes.
+pub(super) fn all_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     // A description of its own, so that the position of `dir` does not matter.
     let fd = open_dir(dir, c".")?;
     // SAFETY: the descriptor is ours and is handed over on success.
@@ -253,6 +260,13 @@ pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) fn whiteout(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     // SAFETY: a valid descriptor and a live string. The device 0:0 needs no right and is none.
     check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), libc::S_IFCHR, 0) })
+}
+
+/// Waits until the disk has everything that was written to it.
+pub(crate) fn sync_disk(dir: &std::path::Path) -> io::Result<()> {
+    let dir = std::fs::File::open(dir)?;
+    // SAFETY: a valid descriptor.
+    check(unsafe { libc::syncfs(dir.as_raw_fd()) })
 }
 
 /// Gives a new file the bytes of another without copying them, where the file system can.

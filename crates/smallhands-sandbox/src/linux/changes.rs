@@ -1,7 +1,8 @@
 //! What a workspace holds that its base does not.
 //!
 //! One walk serves both forms. Of an overlay it looks at the upper directory, which holds what was
-//! touched; elsewhere at the workspace itself, as if it hid the base altogether.
+//! touched; elsewhere at the workspace itself, as if it hid the base altogether. The base may have
+//! several parts, of which the first one that has a name decides what it is.
 
 use super::{
     at,
@@ -25,7 +26,7 @@ pub(super) type Emit<'a> = &'a mut dyn FnMut(Change<u64>, Option<File>) -> io::R
 /// Emits every change in order of path, parents first. On failure says at which path.
 pub(super) fn walk(
     upper: BorrowedFd<'_>,
-    lower: Option<BorrowedFd<'_>>,
+    lowers: &[BorrowedFd<'_>],
     overlay: bool,
     emit: Emit<'_>,
 ) -> Result<(), (Vec<u8>, io::Error)> {
@@ -36,7 +37,7 @@ pub(super) fn walk(
         emit,
     };
     let hidden = !overlay || at::is_opaque(upper);
-    let done = w.directory(upper, lower, hidden, MAX_DEPTH);
+    let done = w.directory(upper, lowers, hidden, MAX_DEPTH);
     done.map_err(|e| (w.path, e))
 }
 
@@ -56,7 +57,7 @@ impl Walk<'_> {
     fn directory(
         &mut self,
         upper: BorrowedFd<'_>,
-        lower: Option<BorrowedFd<'_>>,
+        lowers: &[BorrowedFd<'_>],
         hidden: bool,
         depth: usize,
     ) -> io::Result<()> {
@@ -64,22 +65,16 @@ impl Walk<'_> {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
         let mut names: Vec<_> = at::names(upper)?.into_iter().map(|n| (n, true)).collect();
-        if let Some(lower) = lower.filter(|_| hidden) {
-            let kept = names.len();
-            for name in at::names(lower)? {
-                if names[..kept]
-                    .binary_search_by(|(n, _)| n.cmp(&name))
-                    .is_err()
-                {
-                    names.push((name, false));
-                }
-            }
-            names.sort_unstable();
+        for lower in lowers.iter().filter(|_| hidden) {
+            names.extend(at::names(*lower)?.into_iter().map(|n| (n, false)));
         }
+        // Of a name that both have, the upper one.
+        names.sort_unstable_by(|(a, up), (b, low)| a.cmp(b).then(low.cmp(up)));
+        names.dedup_by(|(a, _), (b, _)| a == b);
         for (name, present) in names {
             let before = files::push(&mut self.path, &name);
             if present {
-                self.entry(upper, lower, hidden, &name, depth)?;
+                self.entry(upper, lowers, hidden, &name, depth)?;
             } else {
                 self.say(Content::Gone, None)?;
             }
@@ -91,16 +86,15 @@ impl Walk<'_> {
     fn entry(
         &mut self,
         upper: BorrowedFd<'_>,
-        lower: Option<BorrowedFd<'_>>,
+        lowers: &[BorrowedFd<'_>],
         hidden: bool,
         name: &CStr,
         depth: usize,
     ) -> io::Result<()> {
         let now = at::lstat(upper, name)?;
-        let was = lower.map_or(Ok(None), |l| at::try_lstat(l, name))?;
-        let old = lower.zip(was);
+        let old = found(lowers, name)?;
         match at::kind(&now) {
-            libc::S_IFDIR => self.sub_directory(upper, old, hidden, name, &now, depth),
+            libc::S_IFDIR => self.sub_directory(upper, lowers, hidden, name, &now, depth),
             libc::S_IFREG => {
                 let mut file = File::from(at::open_readable(upper, name, &now)?);
                 if old
@@ -133,23 +127,28 @@ impl Walk<'_> {
     fn sub_directory(
         &mut self,
         upper: BorrowedFd<'_>,
-        old: Option<(BorrowedFd<'_>, libc::stat)>,
+        lowers: &[BorrowedFd<'_>],
         hidden: bool,
         name: &CStr,
         now: &libc::stat,
         depth: usize,
     ) -> io::Result<()> {
         let inside = at::open_readable(upper, name, now)?;
-        let below: Option<OwnedFd> = match old {
-            Some((lower, s)) if at::kind(&s) == libc::S_IFDIR => Some(at::open_dir(lower, name)?),
-            _ => None,
-        };
-        if below.is_none() {
+        let mut below: Vec<OwnedFd> = Vec::new();
+        for lower in lowers {
+            match at::try_lstat(*lower, name)?.map(|s| at::kind(&s)) {
+                Some(libc::S_IFDIR) => below.push(at::open_dir(*lower, name)?),
+                // What is no directory hides those of the parts below it.
+                Some(_) => break,
+                None => {}
+            }
+        }
+        if below.is_empty() {
             self.say(Content::Dir, None)?;
         }
         let hidden = hidden || at::is_opaque(inside.as_fd());
-        let below = below.as_ref().map(AsFd::as_fd);
-        self.directory(inside.as_fd(), below, hidden, depth - 1)
+        let below: Vec<_> = below.iter().map(AsFd::as_fd).collect();
+        self.directory(inside.as_fd(), &below, hidden, depth - 1)
     }
 
     fn say(&mut self, now: Content<u64>, file: Option<File>) -> io::Result<()> {
@@ -163,6 +162,19 @@ impl Walk<'_> {
         let path = self.path.clone();
         (self.emit)(Change { path, now }, file)
     }
+}
+
+/// What the base has of a name, and in which part.
+fn found<'a>(
+    lowers: &[BorrowedFd<'a>],
+    name: &CStr,
+) -> io::Result<Option<(BorrowedFd<'a>, libc::stat)>> {
+    for lower in lowers {
+        if let Some(stat) = at::try_lstat(*lower, name)? {
+            return Ok(Some((*lower, stat)));
+        }
+    }
+    Ok(None)
 }
 
 fn same_file(

@@ -14,13 +14,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-const WRITABLE: [&str; 3] = ["/workspace", "/tmp", "/dev/shm"];
-
 /// All that a command needs, made before the fork.
 pub(super) struct Launch<'a> {
     pub(super) what: &'a Command,
     pub(super) policy: &'a Policy,
     pub(super) readable: &'a [String],
+    pub(super) writable: &'a [String],
     pub(super) filters: &'a Filters,
     pub(super) work: BorrowedFd<'a>,
 }
@@ -48,7 +47,7 @@ fn prepare(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3]) -> Result<(), Fault> {
     sys::set_dumpable(true).map_err(at("dumpable"))?;
     drop(fs::write("/proc/self/oom_score_adj", "800"));
     if l.policy.has(Wall::Landlock) {
-        landlock::restrict(&WRITABLE, l.readable, &devices)?;
+        landlock::restrict(l.writable, l.readable, &devices)?;
     }
     limits::apply(&l.policy.limits).map_err(at("limits"))?;
     if !l.policy.has(Wall::Capabilities) {

@@ -3,7 +3,7 @@
 
 use super::{
     answer::{Answer, Coming, Pending, Sink, announce},
-    cgroup::{Group, Memory},
+    cgroup::Memory,
     den::{Den, Private},
     landlock,
     output::Ring,
@@ -16,11 +16,12 @@ use crate::{
 };
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     io::{self, Read},
     net::Shutdown,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -55,7 +56,7 @@ pub(super) struct Conn {
     pub(super) memory: Memory,
     outlet: Option<Handle>,
     /// Where its changed files are.
-    pub(super) upper: Vec<u8>,
+    pub(super) private: PathBuf,
 }
 
 #[derive(Debug)]
@@ -298,13 +299,12 @@ fn keep(
         }
     };
     // Before it starts anything that would not be in the group.
-    let upper = [&policy.private, &b"/upper"[..]].concat();
     let joined = private.group.join(child.id());
     let hello = joined
         .map_err(|e| setup("control group", &e))
         .and_then(|()| greet(&mut sock, &policy));
     let opened = hello.and_then(|enforced| {
-        let (mut conn, shared) = connect(&sock, enforced, &private.group, upper)?;
+        let (mut conn, shared) = connect(&sock, enforced, &private, &policy)?;
         let thread = conn.lead_out(way)?;
         Ok((conn, shared, thread))
     });
@@ -347,10 +347,16 @@ fn keep(
 
 /// A directory and groups of its own, of which the policy is told.
 fn place(den: &Arc<Den>, policy: &mut Policy) -> Result<Private, SandboxError> {
-    let private = den.private(policy.has(Wall::UserChange), &policy.limits)?;
+    let (other_user, caches) = (policy.has(Wall::UserChange), policy.caches.len());
+    let mut private = den.private(other_user, &policy.limits, caches)?;
     let path = std::path::absolute(private.path()).map_err(|e| setup("state directory", &e))?;
     policy.private = path.into_os_string().into_encoded_bytes();
     policy.groups = private.group.to_enter();
+    for shown in policy.generations() {
+        private
+            .shown
+            .push(crate::cache::hold(Path::new(OsStr::from_bytes(shown)))?);
+    }
     Ok(private)
 }
 
@@ -389,8 +395,8 @@ fn greet(sock: &mut UnixStream, policy: &Policy) -> Result<Vec<String>, SandboxE
 fn connect(
     sock: &UnixStream,
     mut enforced: Vec<String>,
-    group: &Group,
-    upper: Vec<u8>,
+    private: &Private,
+    policy: &Policy,
 ) -> Result<(Conn, Arc<Shared>), SandboxError> {
     let clone = || sock.try_clone().map_err(|e| setup("helper", &e));
     let shared = Arc::new(Shared {
@@ -412,6 +418,7 @@ fn connect(
             }
         })
         .map_err(|e| setup("thread", &e))?;
+    let group = &private.group;
     enforced.extend(group.enforced.iter().cloned());
     let conn = Conn {
         shared: shared.clone(),
@@ -421,7 +428,7 @@ fn connect(
         missing: group.missing.clone(),
         memory: group.memory.clone(),
         outlet: None,
-        upper,
+        private: OsStr::from_bytes(&policy.private).into(),
     };
     Ok((conn, shared))
 }

@@ -34,6 +34,8 @@ pub(super) struct Den {
 pub(super) struct Private {
     path: PathBuf,
     pub(super) group: Group,
+    /// Keeps what it shows of caches and environments from being removed.
+    pub(super) shown: Vec<File>,
     _den: Arc<Den>,
 }
 
@@ -81,19 +83,22 @@ impl Den {
         go().map_err(setup(state_dir))
     }
 
-    /// A directory for one sandbox, with what the helper expects in it; for an agent that is
-    /// another user than we, where there is one and it is wanted.
+    /// A directory for one sandbox, with what the helper expects in it, for so many caches; for an
+    /// agent that is another user than we, where there is one and it is wanted.
     pub(super) fn private(
         self: &Arc<Self>,
         other_user: bool,
         limits: &Limits,
+        caches: usize,
     ) -> Result<Private, SandboxError> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(n.to_string());
         let go = || -> io::Result<()> {
             make_dir(&path, 0o700)?;
             let ids = agent_ids().filter(|_| other_user);
-            for name in ["root", "lower", "upper", "work"] {
+            let own = ["root", "lower0", "lower1", "upper", "work"].map(String::from);
+            let parts = |i| ["", "/lower0", "/upper", "/work"].map(|p| format!("{}{p}", cache(i)));
+            for name in own.into_iter().chain((0..caches).flat_map(parts)) {
                 let dir = path.join(name);
                 make_dir(&dir, 0o755)?;
                 if let Some((uid, gid)) = ids {
@@ -108,6 +113,7 @@ impl Den {
         let mut private = Private {
             path: path.clone(),
             group: Group::default(),
+            shown: Vec::new(),
             _den: self.clone(),
         };
         // What was made of it before the disk was full goes with it.
@@ -138,6 +144,11 @@ impl Drop for Private {
             tracing::warn!(path = %self.path.display(), error = %e, "a sandbox's files stay behind");
         }
     }
+}
+
+/// Where a sandbox keeps what belongs to one cache, in its private directory.
+pub(super) fn cache(i: usize) -> String {
+    format!("cache{i}")
 }
 
 /// How the names of a process's control groups begin.

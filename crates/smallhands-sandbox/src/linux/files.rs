@@ -296,11 +296,17 @@ pub(super) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) 
     if depth == 0 {
         return Err(io::Error::from_raw_os_error(libc::ELOOP));
     }
-    for name in at::names(from)? {
+    for name in at::all_names(from)? {
         let stat = at::lstat(from, &name)?;
+        let is_dir = at::kind(&stat) == libc::S_IFDIR;
+        match at::try_lstat(to, &name)? {
+            // What was copied first lies over this.
+            Some(there) if !is_dir || at::kind(&there) != libc::S_IFDIR => continue,
+            None if is_dir => at::mkdir(to, &name)?,
+            _ => {}
+        }
         match at::kind(&stat) {
             libc::S_IFDIR => {
-                at::mkdir(to, &name)?;
                 let (a, b) = (at::open_dir(from, &name)?, at::open_dir(to, &name)?);
                 copy_tree(a.as_fd(), b.as_fd(), depth - 1)?;
             }
@@ -314,6 +320,8 @@ pub(super) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) 
                 let mut copy = File::from(at::open(to, &name, flags)?);
                 io::copy(&mut source, &mut copy)?;
                 at::fchmod(copy.as_fd(), stat.st_mode & 0o777)?;
+                // Build tools compare them.
+                copy.set_modified(at::modified(&stat))?;
             }
             _ => {}
         }

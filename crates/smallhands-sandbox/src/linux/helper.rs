@@ -279,10 +279,19 @@ fn layers(p: &Policy, view: &mounts::View) -> Result<Vec<String>, Fault> {
         sys_priv::seccomp_available().map_err(|e| seccomp::unavailable(&e.to_string()))?;
         enforced.push("seccomp".into());
     }
-    enforced.push(match (&p.lower, &view.copy_reason) {
-        (None, _) => "empty workspace".into(),
-        (_, None) => "overlay workspace".into(),
-        (_, Some(why)) => format!("copied workspace ({why})"),
+    enforced.push(match &view.copy_reason {
+        _ if view.lowers.is_empty() => "empty workspace".into(),
+        None => "overlay workspace".into(),
+        Some(why) => format!("copied workspace ({why})"),
+    });
+    if p.environment.is_some() {
+        enforced.push("environment".into());
+    }
+    let reason = view.caches.iter().find_map(|c| c.copy_reason.as_ref());
+    enforced.extend(match reason {
+        _ if view.caches.is_empty() => None,
+        None => Some("caches (overlay)".into()),
+        Some(why) => Some(format!("caches (copied: {why})")),
     });
     Ok(enforced)
 }

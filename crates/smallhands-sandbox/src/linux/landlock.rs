@@ -51,7 +51,7 @@ pub(super) fn lacks(in_force: &str) -> &'static str {
 /// Restricts this process for good: writing below `writable`, reading and executing below
 /// `readable`, the devices, and signals and abstract sockets of this sandbox only.
 pub(super) fn restrict(
-    writable: &[&str],
+    writable: &[String],
     readable: &[String],
     devices: &[&str],
 ) -> Result<(), Fault> {
@@ -63,7 +63,7 @@ pub(super) fn restrict(
 }
 
 fn try_restrict(
-    writable: &[&str],
+    writable: &[String],
     readable: &[String],
     devices: &[&str],
 ) -> Result<RulesetStatus, RulesetError> {

@@ -49,15 +49,17 @@ mod sys_mount;
 pub(crate) mod sys_net;
 mod sys_priv;
 
+pub(crate) use at::sync_disk;
+
 use crate::{
-    Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
-    SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet,
+    CacheView, Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
+    SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet, or_cancelled,
 };
 use ahead::Ahead;
 use conn::Conn;
 use den::Den;
 use proto::Policy;
-use sandbox::{NativeSandbox, or_cancelled};
+use sandbox::NativeSandbox;
 use smallhands_core::{CallCx, async_trait};
 use std::{
     os::unix::ffi::OsStrExt,
@@ -202,7 +204,7 @@ impl Inner {
     async fn start_changed(
         &self,
         spec: &SandboxSpec,
-        changed: Option<Vec<u8>>,
+        changed: Option<PathBuf>,
     ) -> Result<Conn, SandboxError> {
         let helper = self.helper()?;
         let lower = match &spec.source {
@@ -220,27 +222,36 @@ impl Inner {
         helper: PathBuf,
         spec: &SandboxSpec,
         lower: Option<&Path>,
-        changed: Option<Vec<u8>>,
+        changed: Option<PathBuf>,
     ) -> Result<Conn, SandboxError> {
         let outlet = self.outlet(spec)?;
         let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
-        let absolute = |p: &Path| {
-            std::path::absolute(p).map_err(|e| SandboxError::Setup {
+        let absolute = |p: &Path| match std::path::absolute(p) {
+            Ok(p) => Ok(bytes(&p)),
+            Err(e) => Err(SandboxError::Setup {
                 stage: format!("path {}", p.display()),
                 reason: e.to_string(),
-            })
+            }),
         };
+        let cache = |c: &CacheView| Ok((absolute(&c.generation.path)?, bytes(&c.at)));
+        let environment = spec.environment.as_ref().map(|g| absolute(&g.path));
         let policy = Policy {
             version: proto::VERSION,
             private: Vec::new(),
-            lower: lower.map(absolute).transpose()?.map(|p| bytes(&p)),
+            lower: lower.map(absolute).transpose()?,
+            environment: environment.transpose()?,
+            caches: spec
+                .caches
+                .iter()
+                .map(cache)
+                .collect::<Result<_, SandboxError>>()?,
             copy: self.options.always_copy,
             read_only: spec.read_only.iter().map(|p| bytes(p)).collect(),
             limits: spec.limits.clone(),
             without: spec.without.clone(),
             egress: spec.egress.as_ref().map(|e| e.connections),
             groups: Vec::new(),
-            changed,
+            changed: changed.map(|p| bytes(&p)),
         };
         let conn = self.connect(helper, policy, outlet).await?;
         // Dropped, it ends.

@@ -1,7 +1,7 @@
 //! The file system that a sandbox sees, built from nothing.
 
 use super::{
-    layer, limits,
+    at, den, layer, limits,
     proto::{Fault, Policy},
     sys_mount,
 };
@@ -67,6 +67,7 @@ const ETC: [&str; 12] = [
     "ssl/certs",
 ];
 pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const WRITABLE: [&str; 3] = ["/workspace", "/tmp", "/dev/shm"];
 /// Places that only the sandbox itself fills.
 const OURS: [&str; 4] = ["/workspace", "/proc", "/dev", "/sys"];
 
@@ -81,9 +82,22 @@ pub(super) struct View {
     /// Why it is not, if there is a base.
     pub(super) copy_reason: Option<String>,
     pub(super) upper: OwnedFd,
-    pub(super) lower: Option<OwnedFd>,
+    /// The parts of the base, the upper one first.
+    pub(super) lowers: Vec<OwnedFd>,
+    pub(super) caches: Vec<CacheDir>,
     /// What may be read.
     pub(super) readable: Vec<String>,
+    /// What may be written.
+    pub(super) writable: Vec<String>,
+}
+
+/// A cache that is shown.
+#[derive(Debug)]
+pub(super) struct CacheDir {
+    pub(super) at: String,
+    pub(super) lower: OwnedFd,
+    /// Why it is not an overlay.
+    pub(super) copy_reason: Option<String>,
 }
 
 fn step<T>(stage: &str, r: io::Result<T>) -> Result<T, Fault> {
@@ -95,6 +109,10 @@ fn step<T>(stage: &str, r: io::Result<T>) -> Result<T, Fault> {
         },
         _ => Fault::setup(stage, e),
     })
+}
+
+fn open(name: &str) -> Result<OwnedFd, Fault> {
+    step(name, fs::File::open(name).map(OwnedFd::from))
 }
 
 /// Where an absolute path of the sandbox is now.
@@ -137,16 +155,27 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     }
     if let Some(changed) = &p.changed {
         let from = Path::new(OsStr::from_bytes(changed));
-        layer::copy(from, Path::new("upper"), ids)?;
+        layer::copy(&from.join("upper"), Path::new("upper"), ids, at::names)?;
+        for upper in (0..p.caches.len()).map(|i| den::cache(i) + "/upper") {
+            layer::copy(&from.join(&upper), Path::new(&upper), ids, at::all_names)?;
+        }
     }
-    let (overlay, copy_reason) = workspace(f, p)?;
-    let open = |name: &str| step(name, fs::File::open(name).map(OwnedFd::from));
+    let (lowers, copy_reason) = workspace(f, p)?;
+    let mut writable = WRITABLE.map(String::from).to_vec();
+    let mut caches = Vec::new();
+    for i in 0..p.caches.len() {
+        let cache = cache(f, p, i, &readable, &writable)?;
+        writable.push(cache.at.clone());
+        caches.push(cache);
+    }
     let view = View {
-        overlay,
+        overlay: !lowers.is_empty() && copy_reason.is_none(),
         copy_reason,
         upper: open("upper")?,
-        lower: p.lower.as_ref().map(|_| open("lower")).transpose()?,
+        lowers,
+        caches,
         readable,
+        writable,
     };
     proc(p, f)?;
     if p.has(Wall::MountFlags) {
@@ -246,14 +275,19 @@ fn tmp(f: Flags, bytes: u64) -> io::Result<()> {
     sys_mount::mount("tmpfs", "root/tmp", "tmpfs", f.tmpfs, &options)
 }
 
+/// Whether a path is absolute, stays where it says, and is not the root.
+fn is_plain(path: &Path) -> bool {
+    let up = path.components().any(|c| c.as_os_str() == "..");
+    path.is_absolute() && !up && path != Path::new("/")
+}
+
 fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault> {
     let shown = path.display().to_string();
     let bad = |reason: &str| Fault::Path {
         path: shown.clone(),
         reason: reason.into(),
     };
-    let plain = path.is_absolute() && !path.components().any(|c| c.as_os_str() == "..");
-    if !plain || path == Path::new("/") {
+    if !is_plain(path) {
         return Err(bad(
             "a read-only path is absolute, without `..`, and not the root",
         ));
@@ -281,37 +315,101 @@ fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault>
     Ok(())
 }
 
-/// An overlay on the base, or a plain directory where there is none or an overlay is refused.
-fn workspace(f: Flags, p: &Policy) -> Result<(bool, Option<String>), Fault> {
+/// The workspace on its base. Gives back the parts of that, and why it is no overlay.
+fn workspace(f: Flags, p: &Policy) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
     step("/workspace", fs::create_dir("root/workspace"))?;
-    let whole = || {
-        step(
-            "/workspace",
-            sys_mount::bind("upper".as_ref(), "root/workspace".as_ref(), f.work),
-        )
-    };
-    let Some(lower) = &p.lower else {
-        whole()?;
-        return Ok((false, None));
-    };
-    // A bind of its own gives the base a short relative name, whatever its path has in it.
+    let mut names = Vec::new();
+    for (i, lower) in p.lowers().enumerate() {
+        names.push(format!("lower{i}"));
+        show_lower(lower, &names[i])?;
+    }
+    let reason = writable(f, p.copy, "", &names.join(":"), "root/workspace".as_ref())?;
+    let lowers = names.iter().map(|n| open(n)).collect::<Result<_, _>>()?;
+    Ok((lowers, reason))
+}
+
+/// A bind of its own gives files of the host a short relative name, whatever their path has in it.
+fn show_lower(path: &[u8], name: &str) -> Result<(), Fault> {
     step(
         "base",
-        sys_mount::bind(OsStr::from_bytes(lower), "lower".as_ref(), RO),
-    )?;
-    if p.copy {
+        sys_mount::bind(OsStr::from_bytes(path), name.as_ref(), RO),
+    )
+}
+
+/// One cache at its place.
+fn cache(
+    f: Flags,
+    p: &Policy,
+    i: usize,
+    readable: &[String],
+    taken: &[String],
+) -> Result<CacheDir, Fault> {
+    let (files, at) = &p.caches[i];
+    let place = Path::new(OsStr::from_bytes(at));
+    let bad = |reason: &str| Fault::Path {
+        path: place.display().to_string(),
+        reason: reason.into(),
+    };
+    let Some(at) = place.to_str().filter(|_| is_plain(place)) else {
+        return Err(bad(
+            "the place of a cache is an absolute path, in UTF-8 and without `..`",
+        ));
+    };
+    let system = SYSTEM.iter().map(|s| format!("/{s}"));
+    let ours = OURS.iter().chain(&TMP).map(|s| (*s).to_owned());
+    let mut others = system
+        .chain(ours)
+        .chain(readable.iter().chain(taken).cloned());
+    // Nothing is made below what is shown of the host, not even a directory.
+    if let Some(other) = others.find(|o| place.starts_with(o) || Path::new(o).starts_with(place)) {
+        return Err(bad(&format!("{other} is there already")));
+    }
+    let own = den::cache(i);
+    let lower = format!("{own}/lower0");
+    show_lower(files, &lower)?;
+    let target = inside(place);
+    step("cache", fs::create_dir_all(&target))?;
+    let copy_reason = writable(f, p.copy, &format!("{own}/"), &lower, target.as_ref())?;
+    let at = at.to_owned();
+    let lower = open(&lower)?;
+    Ok(CacheDir {
+        at,
+        lower,
+        copy_reason,
+    })
+}
+
+/// Makes `upper` below a prefix what is written at `target`, with the lower directories beneath it;
+/// or, where an overlay is refused or not wanted, with nothing, and then says why.
+fn writable(
+    f: Flags,
+    copy: bool,
+    own: &str,
+    lowers: &str,
+    target: &OsStr,
+) -> Result<Option<String>, Fault> {
+    let upper = format!("{own}upper");
+    let whole = || {
+        step(
+            "upper directory",
+            sys_mount::bind(upper.as_ref(), target, f.work),
+        )
+    };
+    if lowers.is_empty() || copy {
         whole()?;
-        return Ok((false, Some("asked for".into())));
+        return Ok((!lowers.is_empty()).then(|| "asked for".into()));
     }
     // `userxattr` also where root mounts: the agent, without capabilities, can read it.
     // `volatile`: it does not outlive the sandbox, so nobody waits for the disk, neither when a file
     // is first changed nor, for everything that lies on that disk, at the end.
-    let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr,volatile";
-    match sys_mount::mount("overlay", "root/workspace", "overlay", f.tmpfs, options) {
-        Ok(()) => Ok((true, None)),
+    let options =
+        format!("lowerdir={lowers},upperdir={upper},workdir={own}work,userxattr,volatile");
+    let target = target.to_string_lossy();
+    match sys_mount::mount("overlay", &target, "overlay", f.tmpfs, &options) {
+        Ok(()) => Ok(None),
         Err(e) => {
             whole()?;
-            Ok((false, Some(format!("overlayfs: {e}"))))
+            Ok(Some(format!("overlayfs: {e}")))
         }
     }
 }

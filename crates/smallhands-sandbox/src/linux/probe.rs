@@ -1,7 +1,7 @@
 //! What works here, found out by doing it.
 
 use super::{Inner, cgroup, landlock, proto::Command};
-use crate::{Capabilities, Layer, Limits, SandboxError, SandboxSpec};
+use crate::{CacheView, Capabilities, Layer, Limits, SandboxError, SandboxSpec};
 use std::fs;
 
 /// In the order in which the helper sets them up.
@@ -40,6 +40,13 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
             Err(_) => "not reached".into(),
         },
     });
+    for name in ["caches", "environment"] {
+        let enforced = tried.as_ref().map_or(&[][..], |(enforced, _)| enforced);
+        layers.push(Layer {
+            required: false,
+            ..works(name, enforced)
+        });
+    }
     for name in [
         "egress allow-list",
         "memory cgroup",
@@ -59,8 +66,9 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
         processes: None,
         ..Limits::default()
     };
-    let base = inner.den.private(true, &none)?;
+    let base = inner.den.private(true, &none, 0)?;
     let lower = base.path().join("upper");
+    let cache = crate::cache::empty(&base.path().join("cache"))?;
     let limits = Limits {
         cpu_thousandths: Some(1000),
         ..Limits::default()
@@ -68,6 +76,11 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
     let spec = SandboxSpec {
         limits,
         egress: Some(crate::Egress::default()),
+        caches: vec![CacheView {
+            generation: cache.clone(),
+            at: "/cache".into(),
+        }],
+        environment: Some(cache),
         ..SandboxSpec::default()
     };
     let conn = inner.start_on(helper, &spec, Some(&lower), None).await?;

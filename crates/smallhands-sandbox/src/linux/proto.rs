@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Of everything below; said in [`Policy`] and [`Say::Hello`].
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Most raw bytes in a frame.
 pub(super) const CHUNK: usize = 1 << 20;
 /// Most JSON in a frame.
@@ -21,10 +21,14 @@ const MAX_HEAD: usize = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) version: u32,
-    /// The private directory, with `root`, `lower`, `upper` and `work` in it.
+    /// The private directory, with what `Den::private` makes in it.
     pub(super) private: Vec<u8>,
     /// The base, not to be changed.
     pub(super) lower: Option<Vec<u8>>,
+    /// What a set-up made: lies over the base, and is not to be changed either.
+    pub(super) environment: Option<Vec<u8>>,
+    /// Of each cache the files, not to be changed, and the place.
+    pub(super) caches: Vec<(Vec<u8>, Vec<u8>)>,
     /// Copy the base even where an overlay would work: for tests and odd file systems.
     pub(super) copy: bool,
     pub(super) read_only: Vec<Vec<u8>>,
@@ -34,11 +38,23 @@ pub(super) struct Policy {
     pub(super) egress: Option<u32>,
     /// Control groups that the helper is to enter.
     pub(super) groups: Vec<PathBuf>,
-    /// The upper directory of another sandbox of the same base, to begin with a copy of.
+    /// The private directory of another sandbox of the same base, to begin with a copy of what it
+    /// changed.
     pub(super) changed: Option<Vec<u8>>,
 }
 
 impl Policy {
+    /// The parts of the base, the upper one first.
+    pub(super) fn lowers(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.environment.iter().chain(&self.lower)
+    }
+
+    /// What was published by one and may be pruned by another: the generations that are shown.
+    pub(super) fn generations(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let caches = self.caches.iter().map(|(files, _)| files);
+        self.environment.iter().chain(caches)
+    }
+
     /// Whether a wall is wanted.
     pub(super) fn has(&self, wall: Wall) -> bool {
         !self.without.contains(&wall)

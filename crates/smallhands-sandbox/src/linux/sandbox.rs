@@ -4,18 +4,20 @@ use super::{
     Inner,
     answer::{Answer, Coming, Live, Sink, Stream},
     conn::Conn,
+    den, files, layer,
     piped::Piped,
     proto::{Ask, CHUNK, Command, How},
 };
 use crate::{
-    Change, DirEntry, Egress, Ended, Execution, Invocation, OutputSink, Sandbox, SandboxError,
-    SandboxProcess, SandboxSpec, SandboxUsage, Snapshot,
+    CacheView, Change, DirEntry, Egress, Ended, Execution, Invocation, OutputSink, Refused,
+    Sandbox, SandboxError, SandboxProcess, SandboxSpec, SandboxUsage, Snapshot, or_cancelled,
 };
 use smallhands_core::{BlobRef, BlobStore, BoxFuture, CallCx, Cancelled, Clock, async_trait};
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    path::Path,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -71,8 +73,18 @@ impl NativeSandbox {
         }
     }
 
-    fn base(&self) -> Option<String> {
+    fn commit(&self) -> Option<String> {
         self.spec.source.as_ref().map(|s| s.commit.clone())
+    }
+
+    /// What snapshots differ from.
+    fn base(&self) -> Option<String> {
+        let Some(environment) = &self.spec.environment else {
+            return self.commit();
+        };
+        let name = environment.path.file_name().unwrap_or_default();
+        let commit = self.commit().unwrap_or_default();
+        Some(format!("{commit}+{}", name.to_string_lossy()))
     }
 
     /// A snapshot's changes, if it is one of our base.
@@ -248,21 +260,6 @@ fn not_started(why: &str, conn: &Conn) -> Execution {
         egress: Vec::new(),
         egress_cut: 0,
     }
-}
-
-/// Waits for something, unless the call is cancelled first.
-pub(super) async fn or_cancelled<T>(
-    f: impl Future<Output = T>,
-    cx: &CallCx,
-) -> Result<T, SandboxError> {
-    let (mut f, mut cancelled) = (pin!(f), pin!(cx.cancel().cancelled()));
-    poll_fn(|task| {
-        if cancelled.as_mut().poll(task).is_ready() {
-            return Poll::Ready(Err(SandboxError::Cancelled));
-        }
-        f.as_mut().poll(task).map(Ok)
-    })
-    .await
 }
 
 /// What came of a command.
@@ -466,11 +463,11 @@ impl Sandbox for NativeSandbox {
         // Until the copy is made nothing else happens here.
         let _turn = self.turn.lock().await;
         let old = self.conn.read().await;
-        let changed = Some(old.upper.clone());
+        let changed = Some(old.private.clone());
         let conn = self.backend.start_changed(&self.spec, changed).await?;
         // An overlay's changes are no use without one, and the other way round.
-        let overlay = "overlay workspace";
-        if conn.has(overlay) != old.has(overlay) {
+        let overlays = ["overlay workspace", "caches (overlay)"];
+        if overlays.iter().any(|o| conn.has(o) != old.has(o)) {
             return Err(SandboxError::Setup {
                 stage: "fork".into(),
                 reason: "only one of the two has an overlay".into(),
@@ -482,8 +479,34 @@ impl Sandbox for NativeSandbox {
 
     async fn diff(&self) -> Result<String, SandboxError> {
         let changes = self.changes().await?;
-        let (store, base) = (self.backend.options.store.clone(), self.base());
+        let (store, base) = (self.backend.options.store.clone(), self.commit());
         crate::blocking(move || store.diff(base.as_deref(), &changes)).await
+    }
+
+    async fn export(
+        &self,
+        from: &str,
+        into: &Path,
+        max_bytes: u64,
+    ) -> Result<Vec<Refused>, SandboxError> {
+        // Nothing runs until the copy is made, even if nobody waits for it any more.
+        let turn = self.turn.clone().lock_owned().await;
+        let private = self.conn.read().await.private.clone();
+        let at = |c: &CacheView| c.at == Path::new(from);
+        let (upper, below) = match self.spec.caches.iter().position(at) {
+            Some(i) => (private.join(den::cache(i)).join("upper"), String::new()),
+            None => {
+                files::checked(from.as_bytes())?;
+                (private.join("upper"), from.to_owned())
+            }
+        };
+        let into = into.to_owned();
+        let copy = move || {
+            let refused = layer::export(&upper, &below, &into, max_bytes)?;
+            drop(turn);
+            Ok(refused)
+        };
+        crate::blocking(copy).await
     }
 
     async fn close(self: Box<Self>) -> Result<(), SandboxError> {

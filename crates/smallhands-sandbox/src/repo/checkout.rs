@@ -3,12 +3,8 @@ use super::{
     git::{io_error, with, with_index},
     id,
 };
-use crate::{SandboxError, agent_ids};
-use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt, lchown},
-    path::{Path, PathBuf},
-};
+use crate::SandboxError;
+use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 impl RepoStore {
     /// The directory with the files of a commit, made once. Nobody may change what is in it.
@@ -33,24 +29,11 @@ impl RepoStore {
             .arg(&tmp.0)
             .args(["checkout-index", "-a", "-q"]);
         self.git.run(files, &[], "a clean copy")?;
-        if let Some((uid, gid)) = agent_ids() {
-            own(&tmp.0, uid, gid).map_err(&failed)?;
-        }
+        crate::give_to_agents(&tmp.0).map_err(&failed)?;
         match fs::rename(&tmp.0, &done) {
             // Somebody else was faster; theirs is the same.
             Err(_) if done.exists() => Ok(done),
             other => other.map(|()| done).map_err(failed),
         }
     }
-}
-
-/// Hands a tree of ours to somebody else. Depth is that of a commit's tree, which git bounds.
-fn own(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    lchown(path, Some(uid), Some(gid))?;
-    if fs::symlink_metadata(path)?.is_dir() {
-        for entry in fs::read_dir(path)? {
-            own(&entry?.path(), uid, gid)?;
-        }
-    }
-    Ok(())
 }

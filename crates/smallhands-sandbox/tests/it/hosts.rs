@@ -189,6 +189,7 @@ pub(crate) fn other_role() -> bool {
     match std::env::args().nth(1).as_deref() {
         Some(CHILD) => be_killed(),
         Some(TRY) => try_open(),
+        Some(crate::environments::CHILD) => crate::environments::other_process(),
         Some("--latency") => latency(50),
         _ => return false,
     }

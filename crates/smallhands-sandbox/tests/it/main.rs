@@ -4,7 +4,9 @@
 
 mod ahead;
 mod attacks;
+mod caches;
 mod egress;
+mod environments;
 mod exec;
 mod files;
 mod hosts;
@@ -71,6 +73,29 @@ fn main() {
             landlock_is_in_force,
             a_wall_is_left_out_by_name_only,
             mounts_are_restricted,
+        },
+        caches::{
+            what_a_task_writes_is_its_own,
+            what_a_task_writes_is_its_own_without_an_overlay,
+            it_is_said_how_a_cache_is_shown,
+            a_cache_has_a_place_of_its_own,
+            a_wheel_comes_in_if_its_sum_is_listed,
+            a_crate_comes_in_if_its_sum_is_listed,
+            a_blob_comes_in_where_its_hash_says,
+            only_new_plain_files_come_in,
+            nobody_vouches_for_what_a_compiler_left,
+            promotions_wait_for_each_other,
+            a_cache_has_a_bound,
+        },
+        environments::{
+            it_lies_beneath_the_workspace,
+            it_lies_beneath_the_workspace_without_an_overlay,
+            set_up_sees_what_the_key_covers,
+            a_failure_says_why_and_is_not_kept,
+            one_of_several_processes_sets_up,
+            nothing_half_done_is_left,
+            environments_have_a_bound,
+            a_virtual_environment_is_shared,
         },
         egress::{
             three_ways_to_an_allowed_host,
