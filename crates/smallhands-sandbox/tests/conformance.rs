@@ -5,9 +5,12 @@ mod faulty;
 
 use faulty::{FAULTS, Faulty, LEFT};
 use libtest_mimic::{Arguments, Failed, Trial};
-use smallhands_core::Timestamp;
+use smallhands_core::{
+    BlobRef, BlobStore, CallCx, CancelToken, Failure, FailureClass, Timestamp, async_trait,
+};
 use smallhands_sandbox::{
-    CommitMeta, RepoSource, RepoStore,
+    Cache, CacheKind, CommitMeta, Generation, Invocation, Origin, RepoSource, RepoStore,
+    SandboxSpec,
     linux::{NativeBackend, NativeOptions},
 };
 use smallhands_testkit::{SandboxBed, sandbox, sandbox_files};
@@ -16,15 +19,66 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-/// A native backend in a new directory, with the kit's commit.
+/// Nothing is stored while a generation is made.
+#[derive(Debug)]
+struct NoBlobs;
+
+#[async_trait]
+impl BlobStore for NoBlobs {
+    async fn put(&self, _: Vec<u8>) -> Result<BlobRef, Failure> {
+        Err(Failure::new("none", FailureClass::Store, "no blobs"))
+    }
+    async fn get(&self, _: &BlobRef) -> Result<Vec<u8>, Failure> {
+        Err(Failure::new("none", FailureClass::Store, "no blobs"))
+    }
+}
+
+/// A generation for all beds, with what the kit looks for.
+fn generation(root: &Path) -> Generation {
+    static MADE: OnceLock<Generation> = OnceLock::new();
+    let make = || {
+        let given = bare(root, false);
+        let cache = Cache::open(root.join("cache"), CacheKind::CargoTarget).unwrap();
+        let view = cache.view("/cache/kit").unwrap();
+        let spec = SandboxSpec {
+            caches: vec![view.clone()],
+            ..SandboxSpec::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let ambient = smallhands_testkit::ambient(Arc::new(NoBlobs));
+        let cx = CallCx::detached(ambient, CancelToken::new());
+        let script = "mkdir /cache/kit/shared; echo known > /cache/kit/shared/known";
+        let made = runtime.block_on(async {
+            let s = given.backend.open(&spec, &cx).await?;
+            let what = Invocation::new(["sh", "-c", script]);
+            assert!(s.exec(&what, &mut |_, _| {}, &cx).await?.ok());
+            let done = cache.promote(&*s, &view, Origin::Setup).await?;
+            s.close().await.map(|()| done.generation)
+        });
+        made.unwrap()
+    };
+    MADE.get_or_init(make).clone()
+}
+
 fn bed(root: &Path, always_copy: bool) -> SandboxBed {
+    SandboxBed {
+        generation: Some(generation(root)),
+        ..bare(root, always_copy)
+    }
+}
+
+/// A native backend in a new directory, with the kit's commit.
+fn bare(root: &Path, always_copy: bool) -> SandboxBed {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let dir = root.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
     let (store_dir, state_dir) = (dir.join("store"), dir.join("state"));
@@ -46,6 +100,7 @@ fn bed(root: &Path, always_copy: bool) -> SandboxBed {
         source: RepoSource { commit },
         source_dir,
         state_dir,
+        generation: None,
     }
 }
 
@@ -55,7 +110,7 @@ fn caught(root: &Path, fault: &'static str, check: &str) -> Result<(), Failed> {
         let root = root.to_owned();
         let kit = sandbox(move || {
             let given = bed(&root, false);
-            let backend = Arc::new(Faulty(given.backend, fault));
+            let backend = Arc::new(Faulty(given.backend, fault, Mutex::default()));
             SandboxBed { backend, ..given }
         });
         kit.into_iter().find(|c| c.name == check).unwrap().run()
@@ -90,6 +145,8 @@ fn again() -> Result<(), Failed> {
 fn main() -> ExitCode {
     smallhands_sandbox::linux::init();
     let root = std::env::temp_dir().join(format!("sbx-kit-{}", std::process::id()));
+    // Before anything that has a runtime of its own.
+    generation(&root);
     let mut trials = Vec::new();
     for (name, always_copy) in [("overlay", false), ("copy", true)] {
         let root = root.clone();

@@ -2,10 +2,13 @@
 
 use smallhands_core::{BlobRef, BlobStore, CallCx, CancelToken, async_trait};
 use smallhands_sandbox::{
-    Capabilities, DirEntry, Execution, Invocation, OutputSink, Sandbox, SandboxBackend,
+    Capabilities, DirEntry, Execution, Invocation, OutputSink, Refused, Sandbox, SandboxBackend,
     SandboxError, SandboxProcess, SandboxSpec, SandboxUsage,
 };
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 /// What "close leaves it" left, for the end of the program.
 pub(crate) static LEFT: Mutex<Vec<Box<dyn Sandbox>>> = Mutex::new(Vec::new());
@@ -59,13 +62,51 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
         "a list of hosts is kept to, or refused",
     ),
     (
+        "caches are not shown",
+        "what is written to a cache is seen in its sandbox only, or caches are refused",
+    ),
+    (
+        "sandboxes share what they write to a cache",
+        "what is written to a cache is seen in its sandbox only, or caches are refused",
+    ),
+    (
+        "forks start with the cache as it was",
+        "what is written to a cache is seen in its sandbox only, or caches are refused",
+    ),
+    (
+        "export takes everything",
+        "plain files come out, and nothing else",
+    ),
+    (
+        "export knows no bound",
+        "plain files come out, and nothing else",
+    ),
+    (
+        "environments are not shown",
+        "an environment is part of the base, or refused",
+    ),
+    (
+        "environments are files like any other",
+        "an environment is part of the base, or refused",
+    ),
+    (
         "a process gets another environment",
         "a process is spoken to and ends when it is dropped, if that is offered",
     ),
 ];
 
 #[derive(Debug)]
-pub(crate) struct Faulty(pub(crate) Arc<dyn SandboxBackend>, pub(crate) &'static str);
+pub(crate) struct Faulty(
+    pub(crate) Arc<dyn SandboxBackend>,
+    pub(crate) &'static str,
+    pub(crate) Mutex<Option<Arc<Box<dyn Sandbox>>>>,
+);
+
+impl Faulty {
+    fn shared(&self) -> Option<Arc<Box<dyn Sandbox>>> {
+        self.2.lock().unwrap().clone()
+    }
+}
 
 #[derive(Debug)]
 struct FaultySandbox {
@@ -99,8 +140,28 @@ impl SandboxBackend for Faulty {
         if self.1 == "a list of hosts is ignored" {
             spec.egress = None;
         }
+        if self.1 == "caches are not shown" {
+            spec.caches.clear();
+        }
+        let environment = match self.1 {
+            "environments are not shown" | "environments are files like any other" => {
+                spec.environment.take()
+            }
+            _ => None,
+        };
+        let inner = match self.shared() {
+            Some(inner) => inner,
+            None => Arc::new(self.0.open(&spec, cx).await?),
+        };
+        if self.1 == "sandboxes share what they write to a cache" {
+            *self.2.lock().unwrap() = Some(inner.clone());
+        }
+        if let Some(e) = environment.filter(|_| self.1 == "environments are files like any other") {
+            let known = std::fs::read(e.path.join("shared/known")).unwrap();
+            inner.write("shared/known", &known).await?;
+        }
         Ok(Box::new(FaultySandbox {
-            inner: Arc::new(self.0.open(&spec, cx).await?),
+            inner,
             backend: self.0.clone(),
             spec,
             cx: cx.clone(),
@@ -197,6 +258,14 @@ impl Sandbox for FaultySandbox {
     async fn fork(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
         Ok(match self.fault {
             "fork shares the files" => self.with(self.inner.clone()),
+            "forks start with the cache as it was" => {
+                let blobs = &self.cx.ambient().blobs;
+                let spec = SandboxSpec {
+                    from: Some(self.inner.snapshot(&**blobs).await?),
+                    ..self.spec.clone()
+                };
+                self.backend.open(&spec, &self.cx).await?
+            }
             "fork starts clean" => self.backend.open(&self.spec, &self.cx).await?,
             _ => self.inner.fork().await?,
         })
@@ -210,6 +279,24 @@ impl Sandbox for FaultySandbox {
             .split_inclusive("diff --git ")
             .filter(|p| !p.contains("deleted"));
         Ok(parts.collect())
+    }
+    async fn export(
+        &self,
+        from: &str,
+        into: &Path,
+        max_bytes: u64,
+    ) -> Result<Vec<Refused>, SandboxError> {
+        let max_bytes = match self.has("export knows no bound") {
+            true => u64::MAX,
+            false => max_bytes,
+        };
+        let refused = self.inner.export(from, into, max_bytes).await?;
+        if self.has("export takes everything") {
+            for r in &refused {
+                std::fs::write(into.join(&r.path), "x").unwrap();
+            }
+        }
+        Ok(refused)
     }
     async fn close(self: Box<Self>) -> Result<(), SandboxError> {
         match Arc::into_inner(self.inner) {

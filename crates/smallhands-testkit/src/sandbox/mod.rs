@@ -1,11 +1,12 @@
 mod bed;
 mod exec;
 mod files;
+mod shared;
 mod state;
 
 use crate::Check;
 use bed::Bed;
-use smallhands_sandbox::{Change, Content, RepoSource, SandboxBackend};
+use smallhands_sandbox::{Change, Content, Generation, RepoSource, SandboxBackend};
 use std::{path::PathBuf, sync::Arc};
 
 /// A sandbox backend to be tested, and what it works with.
@@ -19,6 +20,9 @@ pub struct SandboxBed {
     pub source_dir: PathBuf,
     /// Where the backend keeps what belongs to open sandboxes: as before once they are closed.
     pub state_dir: PathBuf,
+    /// What was published and holds `shared/known` with the line `known`; none where the backend
+    /// shows neither caches nor environments, which must then be refused.
+    pub generation: Option<Generation>,
 }
 
 /// The files that the kit's commit holds; an executable one and a symbolic link are among them.
@@ -118,6 +122,15 @@ pub fn sandbox(make: impl Fn() -> SandboxBed + Send + Sync + 'static) -> Vec<Che
         state::fork
     );
     check!("a diff names exactly what changed", state::diff);
+    check!(
+        "what is written to a cache is seen in its sandbox only, or caches are refused",
+        shared::apart
+    );
+    check!("plain files come out, and nothing else", shared::export);
+    check!(
+        "an environment is part of the base, or refused",
+        shared::environment
+    );
     check!("after close nothing is left", state::close);
     checks
 }
