@@ -253,7 +253,12 @@ pub(crate) fn examples() -> Result {
         let which = ["-p", "graph-examples", "--bin", name];
         run(cargo(&["run", "--quiet"]).args(which))?;
     }
-    for name in ["sandbox_run", "race_candidates", "custom_sandbox"] {
+    for name in [
+        "sandbox_run",
+        "race_candidates",
+        "shared_caches",
+        "custom_sandbox",
+    ] {
         println!("--> {name}");
         let which = ["-p", "sandbox-examples", "--bin", name];
         run(cargo(&["run", "--quiet"]).args(which))?;

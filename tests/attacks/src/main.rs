@@ -1,5 +1,6 @@
 //! Sets the baits, opens sandboxes, sends the attacks in, and counts.
 
+mod caches;
 mod egress;
 mod faults;
 mod git;

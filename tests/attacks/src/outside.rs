@@ -52,14 +52,14 @@ pub(crate) fn probes(p: &Pass) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn good(yes: bool, otherwise: &str) -> Control {
+pub(crate) fn good(yes: bool, otherwise: &str) -> Control {
     match yes {
         true => Control::Good,
         false => Control::Bad(otherwise.into()),
     }
 }
 
-fn refused(no: bool, how: &str) -> Got {
+pub(crate) fn refused(no: bool, how: &str) -> Got {
     match no {
         true => Got::Refused(how.into()),
         false => Got::Succeeded,

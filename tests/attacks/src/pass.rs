@@ -1,7 +1,7 @@
 //! All attacks of one user.
 
 use crate::{
-    Result, egress, faults, git, outside,
+    Result, caches, egress, faults, git, outside,
     report::{Control, Got, Row},
 };
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,8 @@ use smallhands_attacks::{Baits, Place, Probe, REFUSED, all, host};
 use smallhands_core::{CallCx, CancelToken};
 use smallhands_graph::MemoryBlobs;
 use smallhands_sandbox::{
-    Ended, Execution, Invocation, Limits, RepoStore, Sandbox, SandboxBackend, SandboxError,
-    SandboxSpec, Wall,
+    Cache, CacheKind, Ended, Execution, Invocation, Limits, RepoStore, Sandbox, SandboxBackend,
+    SandboxError, SandboxSpec, Wall,
     linux::{NativeBackend, NativeOptions},
 };
 use std::{
@@ -76,6 +76,8 @@ pub(crate) struct Pass {
     pub(crate) host: host::Host,
     pub(crate) store: Arc<RepoStore>,
     pub(crate) backend: NativeBackend,
+    /// Shown in every sandbox of a pass with baits.
+    pub(crate) cache: Option<Cache>,
     pub(crate) cx: CallCx,
     runtime: tokio::runtime::Runtime,
 }
@@ -97,6 +99,7 @@ pub(crate) fn pass(place: &Path, user: &str) -> Result {
         }
     }
     rows.extend(outside::probes(&p)?);
+    rows.extend(caches::probes(&p)?);
     rows.extend(egress::probes(&p)?);
     rows.extend(git::probes(&p)?);
     for row in rows {
@@ -111,7 +114,12 @@ pub(crate) fn pass(place: &Path, user: &str) -> Result {
 
 impl Pass {
     fn new(place: &Path, user: &str) -> Result<Self> {
-        Self::with(place, user, "state", host::Host::new(place)?)
+        let mut p = Self::with(place, user, "state", host::Host::new(place)?)?;
+        let cache = Cache::open(place.join("cache"), CacheKind::CargoTarget)?;
+        let (_, generation) = caches::promote(&p, &cache, "echo true > known")?;
+        p.host.baits.set("generation", generation.display());
+        p.cache = Some(cache);
+        Ok(p)
     }
 
     /// Without baits, in another state directory.
@@ -138,6 +146,7 @@ impl Pass {
             .build()?;
         let ambient = smallhands_testkit::ambient(Arc::<MemoryBlobs>::default());
         Ok(Self {
+            cache: None,
             user: user.into(),
             place: place.into(),
             host,
@@ -153,7 +162,9 @@ impl Pass {
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
+        let view = self.cache.as_ref().map(|c| c.view(caches::AT));
         SandboxSpec {
+            caches: view.and_then(|v| v.ok()).into_iter().collect(),
             read_only: vec![
                 self.host.tools.join("granted"),
                 self.host.tools.join("owned"),

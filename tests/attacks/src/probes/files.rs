@@ -61,6 +61,9 @@ pub(super) const LIST: &[Probe] = &[
             fs::Permissions::from_mode(0o666),
         )
     }),
+    probe("files", "write_cache_of_all", Place::Host, |b| {
+        open_for_write(b.path("generation")?.join("known"))
+    }),
     probe("files", "write_host_file", Place::Host, |b| {
         open_for_write(b.path("writable")?)
     }),
