@@ -1,5 +1,6 @@
 //! Environments: set up once, shared by all who need the same, changed by nobody.
 
+use crate::hosts::until;
 use crate::support::{World, block_on, close, commit_all, is_root};
 use smallhands_sandbox::{
     Cache, CacheKind, Environment, Environments, Invocation, Prepared, SandboxBackend,
@@ -263,9 +264,11 @@ pub(crate) fn nothing_half_done_is_left() {
         thread::sleep(Duration::from_millis(wait));
         child.kill().unwrap();
         child.wait().unwrap();
-        // Its own directory, which it no longer removes; best effort, its sandbox may be dying.
-        let own = format!("sbx-test-{}-0", child.id());
-        drop(fs::remove_dir_all(std::env::temp_dir().join(own)));
+        // Its own directory, which it no longer removes; its sandbox may still be dying.
+        let own = std::env::temp_dir().join(format!("sbx-test-{}-0", child.id()));
+        until("its sandbox is gone", || {
+            fs::remove_dir_all(&own).is_ok() || !own.exists()
+        });
         if dir.exists() && published(&dir) == 1 {
             // It was done.
             break;

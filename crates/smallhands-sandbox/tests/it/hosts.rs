@@ -13,7 +13,7 @@ use std::{
 const CHILD: &str = "--host-to-be-killed";
 const TRY: &str = "--try-open";
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
