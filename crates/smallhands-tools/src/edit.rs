@@ -120,19 +120,13 @@ impl Tool for ApplyPatch {
     async fn call(&self, i: PatchInput, cx: ToolCx<'_>) -> Result<Patched, ToolError> {
         let parts = split(&i.patch)?;
         let mut results = Vec::with_capacity(parts.len());
-        for (old, new, part) in parts {
-            let patch = diffy::Patch::from_str(&part)
-                .map_err(|e| ToolError::input(format!("the patch cannot be read: {e}")))?;
-            let before = match &old {
+        for part in parts {
+            let before = match &part.0 {
                 Some(p) => text(&cx, p).await?,
                 None => String::new(),
             };
-            let after = diffy::apply(&before, &patch).map_err(|e| {
-                let name = old.as_ref().or(new.as_ref()).cloned().unwrap_or_default();
-                ToolError::input(format!(
-                    "the patch does not fit {name}: {e}; read the file again"
-                ))
-            })?;
+            let after = applied(&before, &part)?;
+            let (old, new, _) = part;
             results.push((old, new, after));
         }
         let files = cx.files()?;
@@ -155,20 +149,47 @@ impl Tool for ApplyPatch {
 }
 
 /// One file's part of a patch, with its old and new path.
-type Part = (Option<String>, Option<String>, String);
+pub(crate) type Part = (Option<String>, Option<String>, String);
 
-fn split(patch: &str) -> Result<Vec<Part>, ToolError> {
+/// A text with one part of a patch applied.
+pub(crate) fn applied(before: &str, (old, new, part): &Part) -> Result<String, ToolError> {
+    let patch = diffy::Patch::from_str(part)
+        .map_err(|e| ToolError::input(format!("the patch cannot be read: {e}")))?;
+    diffy::apply(before, &patch).map_err(|e| {
+        let name = old.as_ref().or(new.as_ref()).cloned().unwrap_or_default();
+        ToolError::input(format!(
+            "the patch does not fit {name}: {e}; read the file again"
+        ))
+    })
+}
+
+/// The parts of a patch, each with just its own lines.
+pub(crate) fn split(patch: &str) -> Result<Vec<Part>, ToolError> {
     let mut parts: Vec<Part> = Vec::new();
-    let mut lines = patch.lines().peekable();
+    // With their ends, which belong to the text.
+    let mut lines = patch.split_inclusive('\n').peekable();
+    // Lines of a hunk that are still to come: what they hold may look like anything.
+    let mut left = (0_u64, 0_u64);
     while let Some(line) = lines.next() {
         let next = lines.peek().and_then(|l| l.strip_prefix("+++ "));
-        if let (Some(old), Some(new)) = (line.strip_prefix("--- "), next) {
-            parts.push((path(old), path(new), format!("{line}\n")));
-        } else if line.starts_with("diff --git ") || line.starts_with("index ") {
-            continue;
-        } else if let Some((.., body)) = parts.last_mut() {
-            body.push_str(line);
-            body.push('\n');
+        match (line.strip_prefix("--- "), next, parts.last_mut()) {
+            (_, _, Some((.., body))) if left != (0, 0) => {
+                body.push_str(line);
+                let (old, new) = match line.as_bytes()[0] {
+                    b'-' => (1, 0),
+                    b'+' => (0, 1),
+                    b'\\' => (0, 0),
+                    _ => (1, 1),
+                };
+                left = (left.0.saturating_sub(old), left.1.saturating_sub(new));
+            }
+            (Some(old), Some(new), _) => parts.push((path(old), path(new), line.to_owned())),
+            _ if line.starts_with("diff --git ") || line.starts_with("index ") => {}
+            (_, _, Some((.., body))) => {
+                body.push_str(line);
+                left = hunk(line).unwrap_or_default();
+            }
+            _ => {}
         }
     }
     match parts.is_empty() {
@@ -177,6 +198,18 @@ fn split(patch: &str) -> Result<Vec<Part>, ToolError> {
         )),
         false => Ok(parts),
     }
+}
+
+/// How many lines of the old and of the new text follow `@@ -1,2 +3,4 @@`.
+fn hunk(line: &str) -> Option<(u64, u64)> {
+    let mut words = line.strip_prefix("@@ ")?.split(' ');
+    let mut count = |sign| {
+        let range = words.next()?.strip_prefix(sign)?;
+        range
+            .split_once(',')
+            .map_or(Some(1), |(_, n)| n.parse().ok())
+    };
+    Some((count('-')?, count('+')?))
 }
 
 fn path(header: &str) -> Option<String> {
