@@ -88,6 +88,9 @@ pub enum SandboxError {
     /// The repository could not be read.
     #[error("{0}")]
     Repo(String),
+    /// A patch that is none, or does not fit its base.
+    #[error("the patch does not apply: {0}; make it against this commit")]
+    Patch(String),
     /// A blob could not be read or written.
     #[error(transparent)]
     Blob(#[from] Failure),
@@ -123,6 +126,7 @@ impl SandboxError {
             Self::Environment { .. } => "sandbox.environment",
             Self::DiskFull(_) => "sandbox.disk_full",
             Self::Repo(_) => "sandbox.repo",
+            Self::Patch(_) => "sandbox.patch",
             Self::Blob(_) => "sandbox.blob",
             Self::Ended => "sandbox.ended",
             Self::Cancelled => "cancelled",
@@ -147,6 +151,7 @@ impl From<SandboxError> for Failure {
             | SandboxError::Environment { .. } => FailureClass::Task,
             SandboxError::Repo(_)
             | SandboxError::Unverifiable(_)
+            | SandboxError::Patch(_)
             | SandboxError::NotInitialised
             | SandboxError::EgressRule { .. } => FailureClass::Input,
             _ => FailureClass::Unavailable,

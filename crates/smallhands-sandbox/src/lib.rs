@@ -32,7 +32,7 @@ pub use egress::{
 pub use error::SandboxError;
 pub use port::{OutputSink, Sandbox, SandboxBackend, SandboxProcess};
 #[cfg(all(feature = "linux", unix))]
-pub use repo::{CommitMeta, Imported, RepoStore, Uncommitted};
+pub use repo::{CommitMeta, Imported, RepoStore, Submodule, Uncommitted};
 pub use snapshot::{Change, Content, Snapshot};
 pub use spec::{
     CacheView, Capabilities, DirEntry, Ended, EntryKind, Execution, Generation, Invocation, Layer,

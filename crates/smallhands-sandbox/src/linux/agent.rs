@@ -3,7 +3,7 @@
 use super::{
     changes,
     child::Launch,
-    files, helper, mounts,
+    files, helper, layer, mounts,
     proto::{self, Ask, Command, Fault, Policy, Reply, Request, Say},
     running::{self, Running},
     seccomp::Filters,
@@ -23,6 +23,8 @@ use std::{
 pub(super) struct View {
     built: mounts::View,
     work: OwnedFd,
+    /// The base was copied, without copying the bytes of its files.
+    pub(super) shared: bool,
 }
 
 impl View {
@@ -31,18 +33,20 @@ impl View {
         let work = OwnedFd::from(File::open("/workspace")?);
         fs::create_dir("/tmp/home")?;
         // What was copied from another has all of the base.
+        let mut shared = false;
         if p.changed.is_none() {
-            let fill = |from: &OwnedFd, to: &OwnedFd| {
-                files::copy_tree(from.as_fd(), to.as_fd(), files::MAX_DEPTH)
-            };
             for lower in built.lowers.iter().filter(|_| !built.overlay) {
-                fill(lower, &work)?;
+                shared = layer::tree(lower.as_fd(), work.as_fd())?;
             }
             for cache in built.caches.iter().filter(|c| c.copy_reason.is_some()) {
-                fill(&cache.lower, &File::open(&cache.at)?.into())?;
+                layer::tree(cache.lower.as_fd(), File::open(&cache.at)?.as_fd())?;
             }
         }
-        Ok(Self { built, work })
+        Ok(Self {
+            built,
+            work,
+            shared,
+        })
     }
 }
 
@@ -245,7 +249,7 @@ impl Agent<'_> {
     }
 
     fn changes(&mut self, id: u64) -> Result<(), Fault> {
-        let View { built, work } = self.view;
+        let View { built, work, .. } = self.view;
         let upper = if built.overlay { &built.upper } else { work };
         let lowers: Vec<_> = built.lowers.iter().map(AsFd::as_fd).collect();
         let sock = &mut *self.sock;

@@ -250,10 +250,15 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
     sys::die_with_parent().map_err(at("parent"))?;
     let mut enforced = layers(p, &view)?;
     enforced.extend(limits::in_force(&p.limits).map_err(at("limits"))?);
-    Ok((
-        agent::View::open(view, p).map_err(at("workspace"))?,
-        enforced,
-    ))
+    let (empty, copied) = (view.lowers.is_empty(), view.copy_reason.clone());
+    let view = agent::View::open(view, p).map_err(at("workspace"))?;
+    enforced.push(match copied {
+        _ if empty => "empty workspace".into(),
+        None => "overlay workspace".into(),
+        Some(why) if view.shared => format!("copied workspace ({why}; blocks are shared)"),
+        Some(why) => format!("copied workspace ({why})"),
+    });
+    Ok((view, enforced))
 }
 
 /// Names what stands, and makes sure that commands can put the rest on themselves.
@@ -279,11 +284,6 @@ fn layers(p: &Policy, view: &mounts::View) -> Result<Vec<String>, Fault> {
         sys_priv::seccomp_available().map_err(|e| seccomp::unavailable(&e.to_string()))?;
         enforced.push("seccomp".into());
     }
-    enforced.push(match &view.copy_reason {
-        _ if view.lowers.is_empty() => "empty workspace".into(),
-        None => "overlay workspace".into(),
-        Some(why) => format!("copied workspace ({why})"),
-    });
     if p.environment.is_some() {
         enforced.push("environment".into());
     }

@@ -1,4 +1,5 @@
-//! What one sandbox changed, copied: as the beginning of another, or out to the host.
+//! Copies of trees: of a base, where an overlay is not to be had, and of what one sandbox changed, as
+//! the beginning of another or out to the host.
 
 use super::{
     at,
@@ -36,6 +37,15 @@ pub(super) fn copy(from: &Path, to: &Path, ids: (u32, u32), names: Names) -> Res
         Copy::new(names, None).directory(from.as_fd(), to.as_fd(), MAX_DEPTH)
     };
     go().map_err(|e| Fault::file(b".", &e))
+}
+
+/// Copies what a directory holds below what the other one holds already. True: the files share their
+/// blocks with those they were copied from, until they are changed.
+pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut copy = Copy::new(at::all_names, None);
+    copy.below = true;
+    copy.directory(from, to, MAX_DEPTH)?;
+    Ok(copy.share)
 }
 
 /// Copies the directory `below` out of an upper one into an empty directory of the host. Says what
@@ -77,6 +87,8 @@ struct Out {
 struct Copy {
     /// Whether the file system may let files share their blocks.
     share: bool,
+    /// Whether what is there already stays, and directories are filled up.
+    below: bool,
     names: Names,
     path: Vec<u8>,
     /// None: the copy is for an agent too.
@@ -87,6 +99,7 @@ impl Copy {
     fn new(names: Names, out: Option<Out>) -> Self {
         Self {
             share: true,
+            below: false,
             names,
             path: Vec::new(),
             out,
@@ -102,7 +115,7 @@ impl Copy {
         for name in (self.names)(from)? {
             let stat = at::lstat(from, &name)?;
             let before = files::push(&mut self.path, &name);
-            if self.takes(&stat, depth)? {
+            if self.takes(&stat, depth)? && self.is_free(to, &name, &stat)? {
                 self.entry(from, to, &name, &stat, depth)?;
             }
             self.path.truncate(before);
@@ -133,10 +146,16 @@ impl Copy {
         let time = at::modified(stat);
         match at::kind(stat) {
             libc::S_IFDIR => {
-                at::mkdir(to, name)?;
+                let new = !self.below || at::try_lstat(to, name)?.is_none();
+                if new {
+                    at::mkdir(to, name)?;
+                }
                 let a = at::open_readable(from, name, stat)?;
                 let b = File::from(at::open_dir(to, name)?);
                 self.directory(a.as_fd(), b.as_fd(), depth - 1)?;
+                if !new {
+                    return Ok(());
+                }
                 if self.out.is_none() {
                     at::fchmod(b.as_fd(), mode)?;
                 }
@@ -159,6 +178,16 @@ impl Copy {
             // A FIFO or a socket, which no other copy holds either.
             _ => Ok(()),
         }
+    }
+
+    fn is_free(&self, to: BorrowedFd<'_>, name: &CString, stat: &libc::stat) -> io::Result<bool> {
+        let there = if self.below {
+            at::try_lstat(to, name)?
+        } else {
+            None
+        };
+        let is_dir = |s: &libc::stat| at::kind(s) == libc::S_IFDIR;
+        Ok(there.is_none_or(|there| is_dir(&there) && is_dir(stat)))
     }
 
     /// Whether an entry comes along; out to the host, not all do.

@@ -2,10 +2,10 @@
 
 use crate::SandboxError;
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::{ffi::OsStringExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -155,6 +155,9 @@ impl Git {
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
+            // Over what a repository's own configuration says: nothing is got from elsewhere.
+            .env("GIT_ALLOW_PROTOCOL", "file")
+            .env("GIT_NO_LAZY_FETCH", "1")
             .env("LC_ALL", "C")
             .current_dir(&self.dir)
             // Over what a repository's own configuration says.
@@ -223,6 +226,13 @@ impl Git {
             child.wait_with_output()
         })
         .map_err(io_error("git"))
+    }
+
+    /// A path that it prints.
+    pub(super) fn path(&self, c: Command, what: &str) -> Result<PathBuf, SandboxError> {
+        let mut out = self.run(c, &[], what)?;
+        out.pop_if(|b| *b == b'\n');
+        Ok(OsString::from_vec(out).into())
     }
 
     /// One line of output, trimmed.

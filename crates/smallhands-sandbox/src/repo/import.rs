@@ -1,9 +1,14 @@
 use super::{
-    Imported, RepoStore, Uncommitted,
+    Imported, RepoStore, Uncommitted, empty,
     git::{with, with_index},
 };
 use crate::SandboxError;
-use std::path::Path;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStringExt,
+    path::Path,
+    process::Command,
+};
 
 impl RepoStore {
     /// Takes a commit of the user's repository into the store: `rev`, or what is checked out, on
@@ -20,7 +25,7 @@ impl RepoStore {
         let shown = repo.display();
         let theirs = || self.git.theirs(repo);
         let ask = with(theirs(), ["rev-parse", "--absolute-git-dir"]);
-        let git_dir = self.git.line(ask, &[], "").map_err(|_| {
+        let git_dir = self.git.path(ask, "").map_err(|_| {
             let fix = "run git init and commit first, or give --repo";
             SandboxError::Repo(format!("{shown} is not a git repository; {fix}"))
         })?;
@@ -43,7 +48,7 @@ impl RepoStore {
             (Some(rev), _) => resolve(rev)
                 .ok_or_else(|| SandboxError::Repo(format!("{shown} has no revision `{rev}`")))?,
         };
-        self.fetch(repo, &git_dir, &head_commit)?;
+        self.fetch(repo, git_dir.as_os_str(), &head_commit)?;
         let branch = with(theirs(), ["symbolic-ref", "-q", "--short", "HEAD"]);
         let branch = self.git.line(branch, &[], "").ok();
         let bare = with(theirs(), ["rev-parse", "--is-bare-repository"]);
@@ -54,23 +59,48 @@ impl RepoStore {
             branch,
             dirty: Vec::new(),
             included: false,
+            submodules: Vec::new(),
         };
+        let top = match bare {
+            true => None,
+            false => {
+                let c = with(theirs(), ["rev-parse", "--show-toplevel"]);
+                Some(self.git.path(c, "the working tree")?)
+            }
+        };
+        let head_commit = &imported.head_commit;
+        imported.submodules = self.take_submodules(&git_dir, top.as_deref(), head_commit)?;
         // What is uncommitted lies on top of what is checked out, not of another revision.
         if bare || head.as_ref() != Some(&imported.head_commit) {
             return Ok(imported);
         }
-        let dirty = self.dirty(repo, uncommitted)?;
+        let Some(top) = top else {
+            return Ok(imported);
+        };
+        let dirty = self.dirty(&top, uncommitted)?;
+        let empty = match uncommitted {
+            Uncommitted::IncludeUntracked => self.empty_directories(&top)?,
+            _ => Vec::new(),
+        };
         let text = |p: &Vec<u8>| String::from_utf8_lossy(p).into_owned();
-        imported.dirty = dirty.iter().map(text).collect();
-        if uncommitted != Uncommitted::Exclude && !dirty.is_empty() {
-            imported.commit = self.with_changes(repo, &imported.head_commit, &dirty)?;
+        imported.dirty = dirty.iter().chain(&empty).map(text).collect();
+        if uncommitted != Uncommitted::Exclude && !imported.dirty.is_empty() {
+            imported.commit = self.with_changes(&top, &imported.head_commit, &dirty, &empty)?;
             imported.included = imported.commit != imported.head_commit;
+            if imported.included {
+                self.same_submodules(&imported.head_commit, &imported.commit)?;
+            }
         }
         Ok(imported)
     }
 
     /// Copies what a commit needs, without its history, into our objects.
-    fn fetch(&self, repo: &Path, git_dir: &str, commit: &str) -> Result<(), SandboxError> {
+    pub(super) fn fetch(
+        &self,
+        repo: &Path,
+        git_dir: &OsStr,
+        commit: &str,
+    ) -> Result<(), SandboxError> {
         let _lock = self.git.lock()?;
         let keep = format!("refs/imports/{commit}");
         let have = with(self.git.ours(), ["rev-parse", "-q", "--verify", &keep]);
@@ -92,10 +122,8 @@ impl RepoStore {
                 "--depth=1",
             ],
         );
-        let c = with(
-            c,
-            ["--no-auto-maintenance", "--end-of-options", git_dir, &spec],
-        );
+        let c = with(c, ["--no-auto-maintenance", "--end-of-options"]);
+        let c = with(c, [git_dir, spec.as_ref()]);
         self.git.run(c, &[], &what).map(drop)
     }
 
@@ -106,7 +134,7 @@ impl RepoStore {
             _ => "--untracked-files=no",
         };
         let c = with(
-            self.git.theirs(repo),
+            self.unfiltered(repo)?(),
             [
                 "status",
                 "--porcelain=v1",
@@ -129,18 +157,18 @@ impl RepoStore {
     /// same commit.
     fn with_changes(
         &self,
-        repo: &Path,
+        top: &Path,
         head: &str,
         dirty: &[Vec<u8>],
+        empty: &[Vec<u8>],
     ) -> Result<String, SandboxError> {
         let what = "the uncommitted changes";
-        let top = with(self.git.theirs(repo), ["rev-parse", "--show-toplevel"]);
-        let top = self.git.line(top, &[], what)?;
         let index = self.git.scratch("index");
         let objects = self.git.repo().join("objects");
-        // Their working tree, filters and attributes; our index and our objects.
+        let unfiltered = self.unfiltered(top)?;
+        // Their working tree and attributes; our index and our objects.
         let mixed = || {
-            let mut c = with_index(self.git.theirs(top.as_ref()), &index.0);
+            let mut c = with_index(unfiltered(), &index.0);
             c.env("GIT_OBJECT_DIRECTORY", &objects);
             c
         };
@@ -154,19 +182,28 @@ impl RepoStore {
         paths.push(0);
         self.git.run(c, &paths, what)?;
         let tree = self.git.line(with(mixed(), ["write-tree"]), &[], what)?;
-        let same = with(self.git.ours(), ["rev-parse", &format!("{head}^{{tree}}")]);
-        if self.git.line(same, &[], what)? == tree {
-            return Ok(head.to_owned());
-        }
-        let date = with(self.git.ours(), ["show", "-s", "--format=@%ct +0000", head]);
-        let date = self.git.line(date, &[], what)?;
-        let message = "Uncommitted changes\n";
-        self.commit_tree(
-            &tree,
-            Some(head),
-            message,
-            ("SmallHands", "smallhands@localhost"),
-            &date,
-        )
+        self.on_top(head, &tree, &empty::message(empty)?)
+    }
+
+    /// A git in a repository of the user that runs none of the programs which that has for its
+    /// files: they are taken as they lie there.
+    fn unfiltered(&self, repo: &Path) -> Result<impl Fn() -> Command, SandboxError> {
+        let c = ["config", "-z", "--name-only", "--get-regexp", r"^filter\."];
+        // It fails where there are none.
+        let names = self.git.output(with(self.git.theirs(repo), c), &[])?.stdout;
+        // Not as options, in which a name must not hold `=`.
+        let keys = names.split(|b| *b == 0).filter(|n| !n.is_empty());
+        let keys: Vec<OsString> = keys.map(|n| OsString::from_vec(n.to_vec())).collect();
+        Ok(move || {
+            let mut c = self.git.theirs(repo);
+            c.env("GIT_CONFIG_COUNT", keys.len().to_string());
+            for (i, key) in keys.iter().enumerate() {
+                c.env(format!("GIT_CONFIG_KEY_{i}"), key);
+                let required = key.as_encoded_bytes().ends_with(b".required");
+                let value = if required { "false" } else { "" };
+                c.env(format!("GIT_CONFIG_VALUE_{i}"), value);
+            }
+            c
+        })
     }
 }

@@ -1,16 +1,21 @@
 //! Clean copies, diffs and commits of repositories.
 
+mod apply;
 mod checkout;
+mod diff;
+mod empty;
 mod git;
 mod ignored;
 mod import;
 mod publish;
+mod submodule;
 mod tree;
 
 use crate::SandboxError;
 use git::{Git, with};
 use smallhands_core::Timestamp;
 use std::path::PathBuf;
+pub use submodule::Submodule;
 
 /// Our own bare git repository, with the commits that sandboxes start from and those that come out
 /// of them.
@@ -27,7 +32,8 @@ pub struct RepoStore {
 pub enum Uncommitted {
     /// Changes of tracked files.
     Include,
-    /// Changes of tracked files, and files that are neither tracked nor ignored.
+    /// Changes of tracked files, and files and empty directories that are neither tracked nor
+    /// ignored.
     IncludeUntracked,
     /// None: the last commit as it is.
     #[default]
@@ -48,6 +54,8 @@ pub struct Imported {
     pub dirty: Vec<String>,
     /// Whether `commit` holds them.
     pub included: bool,
+    /// Its submodules, and theirs.
+    pub submodules: Vec<Submodule>,
 }
 
 /// Who made a commit, and why.

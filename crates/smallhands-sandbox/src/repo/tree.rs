@@ -1,4 +1,4 @@
-//! From changes to trees, patches and commits, through temporary indexes and without a working tree.
+//! From changes to trees and commits, through temporary indexes and without a working tree.
 
 use super::{
     CommitMeta, RepoStore,
@@ -9,103 +9,37 @@ use crate::{Change, Content, SandboxError};
 use std::{fs, path::Path};
 
 impl RepoStore {
-    /// The changes as a patch that `git apply` takes; empty if they change nothing that git knows.
-    ///
-    /// Files that the repository ignores and the base does not have, such as what a build leaves
-    /// behind, are left out. Files that are not UTF-8 are binary patches, so that the text survives.
-    ///
-    /// # Errors
-    /// The base is not in the store, or git refuses a name such as `.GIT`.
-    pub fn diff(
-        &self,
-        base: Option<&str>,
-        changes: &[Change<Vec<u8>>],
-    ) -> Result<String, SandboxError> {
-        let (old, new) = (self.base_tree(base)?, self.tree(base, changes)?);
-        if old == new {
-            return Ok(String::new());
-        }
-        match String::from_utf8(self.patch(&old, &new, None, false)?) {
-            Ok(text) => Ok(text),
-            Err(_) => self.patch_by_file(&old, &new),
-        }
-    }
-
-    fn patch_by_file(&self, old: &str, new: &str) -> Result<String, SandboxError> {
-        let c = with(
-            self.git.ours(),
-            ["diff-tree", "-r", "-z", "--name-only", "--no-renames"],
-        );
-        let names = self.git.run(with(c, [old, new]), &[], "a patch")?;
-        let mut all = String::new();
-        for name in names.split(|&b| b == 0).filter(|n| !n.is_empty()) {
-            all += &match String::from_utf8(self.patch(old, new, Some(name), false)?) {
-                Ok(text) => text,
-                Err(_) => String::from_utf8(self.patch(old, new, Some(name), true)?)
-                    .map_err(|e| SandboxError::Repo(format!("a patch is not text: {e}")))?,
-            };
-        }
-        Ok(all)
-    }
-
-    fn patch(
-        &self,
-        old: &str,
-        new: &str,
-        only: Option<&[u8]>,
-        binary: bool,
-    ) -> Result<Vec<u8>, SandboxError> {
-        use std::os::unix::ffi::OsStrExt;
-        let mut c = self.git.ours();
-        let attributes = self.git.scratch("attributes");
-        if binary {
-            fs::write(&attributes.0, "* -diff\n").map_err(io_error("a patch"))?;
-            let mut option = std::ffi::OsString::from("core.attributesFile=");
-            option.push(&attributes.0);
-            c.arg("-c").arg(option);
-        }
-        c.arg("--literal-pathspecs");
-        let c = with(
-            c,
-            [
-                "diff-tree",
-                "-r",
-                "-p",
-                "--binary",
-                "--full-index",
-                "--no-ext-diff",
-            ],
-        );
-        let c = with(
-            c,
-            [
-                "--no-textconv",
-                "--no-renames",
-                "--no-color",
-                old,
-                new,
-                "--",
-            ],
-        );
-        let c = with(c, only.map(std::ffi::OsStr::from_bytes));
-        self.git.run(c, &[], "a patch")
-    }
-
     /// Makes a commit in the store with the changes on top of the base, without ignored files as in
     /// [`diff`](Self::diff); gives back its id.
     ///
     /// # Errors
-    /// As [`diff`](Self::diff).
+    /// As [`diff`](Self::diff); or something in a submodule changed, which a commit of what is around
+    /// it cannot hold.
     pub fn commit(
         &self,
         base: Option<&str>,
         changes: &[Change<Vec<u8>>],
         meta: &CommitMeta,
     ) -> Result<String, SandboxError> {
-        let tree = self.tree(base, changes)?;
+        let (own, inner) = self.by_module(base, changes)?;
+        for (module, changes) in inner {
+            let base = module.present.then_some(&module.commit[..]);
+            if self.tree(base, &changes)? != self.base_tree(base)? {
+                return Err(SandboxError::Repo(format!(
+                    "`{}` is a submodule: a commit of what is around it cannot hold changes in \
+                     it; take the patch, or leave it as it is",
+                    String::from_utf8_lossy(&module.path)
+                )));
+            }
+        }
+        let tree = self.tree(base, &own)?;
         let date = format!("@{} +0000", meta.time.0 / 1000);
         let who = (meta.author_name.as_str(), meta.author_email.as_str());
-        self.commit_tree(&tree, base, &meta.message, who, &date)
+        let commit = self.commit_tree(&tree, base, &meta.message, who, &date)?;
+        if let Some(base) = base {
+            self.same_submodules(base, &commit)?;
+        }
+        Ok(commit)
     }
 
     pub(super) fn commit_tree(
@@ -131,7 +65,7 @@ impl RepoStore {
         Ok(commit)
     }
 
-    fn base_tree(&self, base: Option<&str>) -> Result<String, SandboxError> {
+    pub(super) fn base_tree(&self, base: Option<&str>) -> Result<String, SandboxError> {
         let c = match base {
             Some(base) => {
                 let name = format!("{}^{{tree}}", id(base)?);
@@ -143,7 +77,7 @@ impl RepoStore {
     }
 
     /// The tree of the base with the changes.
-    fn tree(
+    pub(super) fn tree(
         &self,
         base: Option<&str>,
         changes: &[Change<Vec<u8>>],
@@ -248,7 +182,7 @@ impl RepoStore {
 }
 
 /// Whether a path stays below where it is put, and touches no repository there.
-fn is_plain(path: &[u8]) -> bool {
+pub(super) fn is_plain(path: &[u8]) -> bool {
     path.split(|&b| b == b'/')
         .all(|c| !matches!(c, b"" | b"." | b"..") && !c.eq_ignore_ascii_case(b".git"))
 }

@@ -5,10 +5,12 @@
 mod ahead;
 mod attacks;
 mod caches;
+mod copies;
 mod egress;
 mod environments;
 mod exec;
 mod files;
+mod hostile;
 mod hosts;
 mod repos;
 mod support;
@@ -40,6 +42,18 @@ fn main() {
             what_was_in_force_is_listed,
             a_server_is_spoken_to_over_its_streams,
             the_whole_has_limits_or_says_why_not,
+        },
+        copies::{
+            nothing_but_the_commit_is_visible,
+            odd_things_survive,
+            odd_things_survive_without_an_overlay,
+            submodules_are_shown_as_recorded,
+            a_submodule_that_is_not_there_is_said_to_be_missing,
+            a_submodule_leads_nowhere_else,
+            empty_directories_come_with_untracked_files,
+            a_message_makes_no_directory_outside,
+            a_patch_goes_on_top_of_a_commit,
+            copies_share_blocks_where_they_can,
         },
         files::{
             what_is_no_file_is_refused,
@@ -113,6 +127,11 @@ fn main() {
             garbage_does_no_harm,
             connections_end_with_their_command,
             nothing_is_left_of_a_transfer,
+        },
+        hostile::{
+            traps_are_not_sprung,
+            an_import_springs_none,
+            nothing_outside_is_read,
         },
         hosts::{
             twenty_at_once,

@@ -12,7 +12,7 @@ fn fingerprint(dir: &Path) -> String {
     host("sh", &["-c", script], dir)
 }
 
-fn meta() -> CommitMeta {
+pub(crate) fn meta() -> CommitMeta {
     CommitMeta {
         message: "Fix it\n\nIn detail.".into(),
         author_name: "Agent".into(),
