@@ -1,9 +1,10 @@
-//! Everything that a developer runs: `cargo xtask demo | test | bench | torture | ci | help`.
+//! Everything that a developer runs: `cargo xtask demo | test | bench | torture | fuzz | ci | help`.
 
 mod bench;
 mod checks;
 mod ci;
 mod demo;
+mod fuzz;
 mod tools;
 mod torture;
 
@@ -17,6 +18,7 @@ cargo xtask bench NAME       figures: spine, micro, graph, sandbox (--json: one 
                              --anchors: LangGraph too, got with pip)
 cargo xtask torture NAME     faults and attacks: kill9, graph, lease, sandbox  (--json; kill9, graph: --kills N;
                              graph: --seed S, --durability power-loss; lease: --tries N)
+cargo xtask fuzz [TARGET]    all that reads what others wrote, 60 seconds a target (--seconds N); takes a nightly compiler
 cargo xtask check            the rules of the house: layers, crate counts, tidiness
 cargo xtask advisories       known faults of the dependencies; gets a database from the network
 cargo xtask ci [PART]        all of it, as CI does, with a table; or the stages named like PART
@@ -55,6 +57,13 @@ fn main() -> ExitCode {
                 json: has("--json"),
             };
             torture::run(name, &torture)
+        }
+        Some("fuzz") => {
+            let seconds = value("--seconds").map_or(Ok(60), |n| n.parse());
+            let target = if name.starts_with('-') { "" } else { name };
+            seconds
+                .map_err(|_| "--seconds wants a number".to_owned())
+                .and_then(|n| fuzz::fuzz(target, n))
         }
         Some("check") => checks::all(),
         Some("advisories") => ci::deny(&["advisories"]),

@@ -6,6 +6,9 @@
 //! typed failure, never a hang; retries and leases belong to the graph.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod in_process;
 mod pool;

@@ -36,6 +36,9 @@ mod error;
 mod event;
 mod expand;
 mod fold;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod graph;
 #[cfg(any(feature = "sqlite", test))]
 mod group;

@@ -3,6 +3,9 @@
 //! JSON lines: a header, each record, each blob that they refer to, and a last line that counts
 //! them and holds the BLAKE3 hash of all bytes before it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use crate::{Engine, Event, GraphError, Record, RunHead, RunState, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -16,6 +16,9 @@ mod snapshot;
 mod spec;
 mod workspace;
 
+#[cfg(all(any(test, fuzzing), feature = "linux", target_os = "linux"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 pub mod linux;
 #[cfg(all(feature = "linux", unix))]

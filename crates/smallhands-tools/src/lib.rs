@@ -8,6 +8,9 @@
 mod edit;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod parse;
 mod tests_tool;
 mod tool;

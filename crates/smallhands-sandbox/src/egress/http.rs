@@ -45,7 +45,7 @@ fn bad(status: &str, why: &str) -> Step {
 pub(super) fn step(bytes: &[u8]) -> Step {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
     let Some(end) = end.filter(|end| *end <= MAX_HEAD) else {
-        return if bytes.len() > MAX_HEAD {
+        return if bytes.len() >= MAX_HEAD + 4 {
             bad(
                 "431 Request Header Fields Too Large",
                 "the head of the request is too long",
@@ -262,6 +262,6 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(step(b"GET http://a.b/ HTTP/1.1\r\n"), Step::More));
-        assert!(matches!(step(&vec![b'A'; MAX_HEAD + 1]), Step::Bad { .. }));
+        assert!(matches!(step(&vec![b'A'; MAX_HEAD + 4]), Step::Bad { .. }));
     }
 }

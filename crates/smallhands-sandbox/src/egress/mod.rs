@@ -13,6 +13,8 @@ mod rule;
 
 #[cfg(all(feature = "linux", target_os = "linux"))]
 mod dial;
+#[cfg(all(any(test, fuzzing), feature = "linux", target_os = "linux"))]
+pub(crate) mod fuzzing;
 #[cfg(all(feature = "linux", target_os = "linux"))]
 mod hello;
 #[cfg(all(feature = "linux", target_os = "linux"))]

@@ -2,7 +2,7 @@
 
 use super::{
     output::Ring,
-    proto::{CHUNK, How, Say},
+    proto::{How, Say},
 };
 use crate::{Change, Content, DirEntry, SandboxError, SandboxUsage};
 use std::{
@@ -22,6 +22,9 @@ pub(super) type Live = (bool, Vec<u8>);
 
 /// Most output that waits for somebody to read it.
 const MAX_UNREAD: usize = 64 << 20;
+
+/// What keeping anything costs beside its bytes, about: an agent may send nothing, very often.
+const ITEM: usize = 128;
 
 /// Where output goes as it comes.
 #[derive(Debug)]
@@ -45,10 +48,19 @@ impl Stream {
     }
     /// `None`: it is over.
     pub(super) async fn next(&mut self) -> Option<Option<Live>> {
-        self.0.recv().await
+        let next = self.0.recv().await;
+        if let Some(None) = next {
+            self.was_read(0);
+        }
+        next
     }
+    /// Some output, of so many bytes.
     pub(super) fn was_read(&self, bytes: usize) {
-        self.1.fetch_sub(bytes, Ordering::Relaxed);
+        self.1.fetch_sub(ITEM + bytes, Ordering::Relaxed);
+    }
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn is_counted(&self) -> bool {
+        self.1.load(Ordering::Relaxed) >= ITEM * self.0.len()
     }
 }
 
@@ -84,13 +96,7 @@ impl Pending {
                 a.kept[usize::from(stderr)].push(&bytes);
                 return self.show((stderr, bytes));
             }
-            Say::Taken => {
-                if let Sink::Pipe(to, _) = &self.live {
-                    // Nobody waits for it any more.
-                    drop(to.send(None));
-                }
-                return None;
-            }
+            Say::Taken => return self.pipe(None),
             Say::Usage {
                 cpu_us,
                 peak_process_bytes,
@@ -116,12 +122,16 @@ impl Pending {
                 }
             }
             Say::Item(Change { path, now }) => {
-                a.size += path.len() as u64;
+                a.size += (ITEM + path.len()) as u64;
+                if let Content::Symlink { target } = &now {
+                    a.size += target.len() as u64;
+                }
                 let now = announced(now);
                 a.changes.push(Change { path, now });
             }
             Say::Entries(more) => {
-                a.size += more.iter().map(|e| e.path.len() as u64).sum::<u64>();
+                let size = |e: &DirEntry| (ITEM + e.path.len()) as u64;
+                a.size += more.iter().map(size).sum::<u64>();
                 a.entries.extend(more);
             }
         }
@@ -135,21 +145,27 @@ impl Pending {
 }
 
 impl Pending {
-    /// Passes output on; an error when too much of it is read by nobody.
     fn show(&self, some: Live) -> Option<Result<(), SandboxError>> {
-        match &self.live {
-            Sink::None => {}
-            Sink::Eyes(to) => drop(to.try_send(some)),
-            Sink::Pipe(to, unread) => {
-                let len = some.1.len();
-                if unread.fetch_add(len, Ordering::Relaxed) + len > MAX_UNREAD {
-                    let reason = "more than 64 MiB of output that nobody read".into();
-                    let stage = "process".into();
-                    return Some(Err(SandboxError::Setup { stage, reason }));
-                }
-                drop(to.send(Some(some)));
-            }
+        if let Sink::Eyes(to) = &self.live {
+            drop(to.try_send(some));
+            return None;
         }
+        self.pipe(Some(some))
+    }
+
+    /// Passes something on to a program; an error when too much of it is read by nobody.
+    fn pipe(&self, some: Option<Live>) -> Option<Result<(), SandboxError>> {
+        let Sink::Pipe(to, unread) = &self.live else {
+            return None;
+        };
+        let len = ITEM + some.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        if unread.fetch_add(len, Ordering::Relaxed) + len > MAX_UNREAD {
+            let reason = "more than 64 MiB of output that nobody read".into();
+            let stage = "process".into();
+            return Some(Err(SandboxError::Setup { stage, reason }));
+        }
+        // Nobody waits for it any more.
+        drop(to.send(some));
         None
     }
 }
@@ -160,9 +176,10 @@ fn announced(now: Content<u64>) -> Content<Vec<u8>> {
         Content::Gone => Content::Gone,
         Content::Dir => Content::Dir,
         Content::Symlink { target } => Content::Symlink { target },
-        Content::File { exec, bytes } => Content::File {
+        Content::File { exec, .. } => Content::File {
             exec,
-            bytes: Vec::with_capacity(CHUNK.min(bytes as usize)),
+            // Grows as they come: how many there will be is only the agent's word.
+            bytes: Vec::new(),
         },
     }
 }

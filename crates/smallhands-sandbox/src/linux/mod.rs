@@ -32,6 +32,8 @@ mod conn;
 mod den;
 mod files;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod helper;
 mod landlock;
 mod layer;
