@@ -27,7 +27,9 @@ const FIGURES: &[(&str, Bench)] = &[
     ("clean_copy_6700_ms", copies::middle),
     ("clean_copy_100k_ms", copies::large),
     ("idle_rss_mb", idle::resident_memory),
-    ("idle_own_mb", idle::own_memory),
+    ("idle_pss_mb", idle::proportional_memory),
+    ("idle_uss_mb", idle::unique_memory),
+    ("zygote_rss_mb", idle::zygote),
 ];
 
 /// What the host holds: what it costs to copy a large parent is to be seen.

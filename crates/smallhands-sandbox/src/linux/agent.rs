@@ -2,12 +2,12 @@
 
 use super::{
     changes,
-    child::Launch,
+    child::{Launch, Walls},
     files, helper, mounts,
     proto::{self, Ask, Command, Fault, Policy, Reply, Request, Say},
     running::{self, Running},
     seccomp::Filters,
-    sys,
+    sys, sys_fds,
 };
 use crate::Wall;
 use std::{
@@ -50,7 +50,7 @@ struct Agent<'a> {
     sock: &'a mut UnixStream,
     policy: &'a Policy,
     view: &'a View,
-    filters: Filters,
+    walls: Walls,
     children: OwnedFd,
     running: Option<Running>,
     filling: Option<Filling>,
@@ -64,10 +64,22 @@ pub(super) fn serve(
     policy: &Policy,
     view: &View,
     enforced: &[String],
+    filters: &Filters,
 ) -> io::Result<()> {
     helper::bound(sock)?;
-    let filters = match Filters::compile() {
-        Ok(filters) => filters,
+    let say = Say::Hello {
+        version: proto::VERSION,
+        enforced: enforced.to_vec(),
+    };
+    // With a handle on us, so that the host sees when we have ended.
+    let me = sys::pidfd(std::process::id())?;
+    let hello = proto::frame(&Reply { id: 0, say }, &[])?;
+    let sent = sys_fds::send(sock, &hello, &[me.as_fd()])?;
+    sock.write_all(&hello[sent..])?;
+    drop(me);
+    // While the host reads that.
+    let walls = match Walls::new(policy, &view.built.readable, filters) {
+        Ok(walls) => walls,
         Err(fault) => {
             let say = Say::Fault(fault);
             return proto::send(sock, &Reply { id: 0, say }, &[]);
@@ -77,17 +89,12 @@ pub(super) fn serve(
         sock,
         policy,
         view,
-        filters,
+        walls,
         children: sys::child_events()?,
         running: None,
         filling: None,
         apply_fault: None,
     };
-    let say = Say::Hello {
-        version: proto::VERSION,
-        enforced: enforced.to_vec(),
-    };
-    agent.say(0, say)?;
     while agent.turn()? {}
     Ok(())
 }
@@ -226,8 +233,7 @@ impl Agent<'_> {
         let launch = Launch {
             what,
             policy: self.policy,
-            readable: &self.view.built.readable,
-            filters: &self.filters,
+            walls: &self.walls,
             work: self.view.work.as_fd(),
         };
         let started = Running::start(id, &launch, self.view.built.upper.as_fd())

@@ -7,7 +7,7 @@ use super::{
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,21 +29,19 @@ struct Waiting {
 /// What two sandboxes that may stand for each other have in common.
 #[derive(Debug, PartialEq)]
 struct Key {
-    helper: PathBuf,
     policy: Policy,
     /// Device and inode of what is granted, and of the base: a path may come to name something else.
     shown: Vec<Option<(u64, u64)>>,
 }
 
 impl Key {
-    fn of(helper: &Path, policy: &Policy) -> Self {
+    fn of(policy: &Policy) -> Self {
         let paths = policy.read_only.iter().chain(&policy.lower);
         let file = |path: &Vec<u8>| {
             let meta = fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path))).ok()?;
             Some((meta.dev(), meta.ino()))
         };
         Self {
-            helper: helper.into(),
             shown: paths.map(file).collect(),
             policy: policy.clone(),
         }
@@ -58,9 +56,9 @@ impl Ahead {
     }
 
     /// The one that waits, if it is just what is wanted; another one ends.
-    pub(super) async fn take(&self, helper: &Path, policy: &Policy) -> Option<Conn> {
+    pub(super) async fn take(&self, policy: &Policy) -> Option<Conn> {
         let waiting = self.swap(None)?;
-        let fits = waiting.since.elapsed() < FRESH && waiting.key == Key::of(helper, policy);
+        let fits = waiting.since.elapsed() < FRESH && waiting.key == Key::of(policy);
         // What went wrong with it is told by the next attempt, if it goes wrong again.
         let conn = match fits {
             true => opened(waiting.opening).await.ok()?,
@@ -70,13 +68,8 @@ impl Ahead {
     }
 
     /// Opens another like it. If that cannot be done, who asks for one will hear why.
-    pub(super) fn put(
-        &self,
-        helper: &Path,
-        policy: &Policy,
-        open: impl FnOnce() -> Option<Opening>,
-    ) {
-        let key = Key::of(helper, policy);
+    pub(super) fn put(&self, policy: &Policy, open: impl FnOnce() -> Option<Opening>) {
+        let key = Key::of(policy);
         let next = open().map(|opening| Waiting {
             key,
             since: Instant::now(),

@@ -1,17 +1,23 @@
-//! The re-executed helper: namespaces, then a child that becomes PID 1 and the agent.
+//! The re-executed helper, and its forks: namespaces, then a child that becomes PID 1 and the agent.
 
 use super::{
     NOBODY, agent, agent_ids, cgroup,
     forward::Forward,
     landlock, limits, mounts,
-    proto::{self, Fault, Policy, Reply, Say},
-    seccomp, sys, sys_priv,
+    proto::{self, Fault, Placed, Policy, Reply, Say},
+    seccomp::{self, Filters},
+    sys,
+    sys_fds::Reader,
+    sys_priv, zygote,
 };
 use crate::Wall;
 use std::{
     fs,
-    io::{self, Write},
-    os::unix::net::UnixStream,
+    io::{self, ErrorKind, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
@@ -43,22 +49,111 @@ enum Start {
 pub(super) fn main() -> ! {
     // The host sees the end of the stream and the status; there is nobody else to tell.
     let code = run().unwrap_or(1);
-    std::process::exit(code)
+    sys::exit_now(code)
 }
 
+/// The zygote: forks for each request. The forks come back from here, too.
 fn run() -> io::Result<i32> {
     sys::die_with_parent()?;
     sys::set_umask(0o022);
-    let mut sock = sys::take_socket(0)?;
+    let control = sys::take_socket(0)?;
+    // It lives for long, and holds on to nothing of the host's.
+    sys::close_all_but(control.as_fd())?;
+    std::env::set_current_dir("/")?;
+    let filters = Filters::compile();
+    // What libraries find out about the processor when they are first used, all forks know then.
+    let warm = proto::frame(
+        &Reply {
+            id: 0,
+            say: Say::Done,
+        },
+        &[],
+    )?;
+    drop(proto::receive::<Reply>(&mut &warm[..])?);
+    let direct = direct();
+    sys::forget_children(true);
+    loop {
+        let mut reader = Reader::new(&control);
+        let mut request = zygote::REQUEST;
+        match reader.read_exact(&mut request) {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+            done => done?,
+        }
+        let mut fds = reader.fds.into_iter();
+        let (Some(sock), Some(stderr)) = (fds.next(), fds.next()) else {
+            continue;
+        };
+        let mut sock = UnixStream::from(sock);
+        let outlet = fds.next();
+        // A way out leads past PID 1, through a process that is not in its namespace.
+        let mut made = direct.filter(|_| outlet.is_none());
+        let forked = match made {
+            None => sys::fork(),
+            // What is refused is tried again step by step, and then said.
+            Some(made_in) => sys::fork_into(made_in.namespaces).or_else(|_| {
+                made = None;
+                sys::fork()
+            }),
+        };
+        match forked {
+            Ok(sys::Fork::Parent(_)) => {}
+            Ok(sys::Fork::Child) => {
+                drop(control);
+                sys::forget_children(false);
+                sys::die_with_parent()?;
+                sys::become_stderr(stderr.as_fd())?;
+                drop(stderr);
+                return serve(sock, outlet, &filters, made);
+            }
+            // What cannot be said, the host sees as the end of the stream.
+            Err(e) => drop(report(&mut sock, Fault::setup("fork", e))),
+        }
+    }
+}
+
+/// How PID 1 can be made at once.
+#[derive(Clone, Copy)]
+struct Direct {
+    /// That it is the first in; they depend on nothing that the host says.
+    namespaces: libc::c_int,
+    /// User and group that it has outside.
+    ids: (u32, u32),
+}
+
+/// `None` where something has to be done first.
+fn direct() -> Option<Direct> {
+    let namespaces = match agent_ids() {
+        Some(_) if sys_priv::can_administer() => libc::CLONE_NEWPID,
+        Some(_) => return None,
+        None => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
+    };
+    let ids = (sys_priv::uid(), sys_priv::gid());
+    Some(Direct { namespaces, ids })
+}
+
+/// One sandbox; with `made` this process is its PID 1.
+fn serve(
+    mut sock: UnixStream,
+    outlet: Option<OwnedFd>,
+    filters: &Result<Filters, Fault>,
+    made: Option<Direct>,
+) -> io::Result<i32> {
     let Some((policy, _)) = proto::receive::<Policy>(&mut sock)? else {
         return Ok(0);
     };
-    let start = match isolate(&policy) {
+    let start = match isolate(&policy, made, &mut sock) {
         Ok(start) => start,
         Err(fault) => return report(&mut sock, fault),
     };
+    let filters = match filters {
+        Ok(filters) => filters,
+        Err(fault) => return report(&mut sock, fault.clone()),
+    };
+    if made.is_some() {
+        return first(sock, &policy, start, filters);
+    }
     // Before the fork: PID 1 is not to say hello without it.
-    let forward = match Forward::prepare(&policy) {
+    let forward = match Forward::prepare(&policy, outlet) {
         Ok(forward) => forward,
         Err(fault) => return report(&mut sock, fault),
     };
@@ -66,32 +161,36 @@ fn run() -> io::Result<i32> {
         sys::Fork::Parent(pid) => {
             drop(sock);
             if let Some(forward) = forward {
-                serve_outlet(forward, pid, &policy, start);
+                serve_outlet(forward, pid, &policy, start, filters);
             }
             // PID 1 ends last of its namespace: when it is reaped, nothing of it is left.
             sys::wait_for(pid).map(|status| i32::from(status != 0))
         }
         sys::Fork::Child => {
             drop(forward);
-            let ended = build(&policy, start).and_then(|(view, enforced)| {
-                agent::serve(&mut sock, &policy, &view, &enforced)
-                    .map_err(|e| Fault::setup("agent", e))
-            });
-            match ended {
-                Ok(()) => Ok(0),
-                Err(fault) => report(&mut sock, fault),
-            }
+            first(sock, &policy, start, filters)
         }
     }
 }
 
+/// PID 1.
+fn first(mut sock: UnixStream, p: &Policy, start: Start, filters: &Filters) -> io::Result<i32> {
+    let ended = build(p, start).and_then(|(view, enforced)| {
+        agent::serve(&mut sock, p, &view, &enforced, filters).map_err(|e| Fault::setup("agent", e))
+    });
+    match ended {
+        Ok(()) => Ok(0),
+        Err(fault) => report(&mut sock, fault),
+    }
+}
+
 /// Carries connections out while PID 1 lives. Whatever goes wrong here, PID 1 goes on without.
-fn serve_outlet(forward: Forward, pid: i32, p: &Policy, start: Start) {
+fn serve_outlet(forward: Forward, pid: i32, p: &Policy, start: Start, filters: &Filters) {
     let user = match start {
         Start::Root(0, 0) | Start::Rootless { .. } => None,
         Start::Root(uid, gid) => Some((uid, gid)),
     };
-    let served = Forward::confine(p, user).map(|()| forward.serve(pid));
+    let served = Forward::confine(p, user, filters).map(|()| forward.serve(pid));
     // The host shows it if it shows anything of how the sandbox ended.
     let said = match served {
         Ok(Ok(())) => return,
@@ -107,7 +206,7 @@ fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
     Ok(1)
 }
 
-fn isolate(p: &Policy) -> Result<Start, Fault> {
+fn isolate(p: &Policy, made: Option<Direct>, sock: &mut UnixStream) -> Result<Start, Fault> {
     if p.version != proto::VERSION {
         let why = format!(
             "host speaks version {}, helper {}",
@@ -116,13 +215,13 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
         );
         return Err(Fault::setup("helper", why));
     }
-    // Before anything is started that would not be in it.
-    for tasks in &p.groups {
-        cgroup::enter(tasks).map_err(|e| Fault::setup("control group", e))?;
+    if made.is_none() {
+        enter_groups(sock)?;
     }
     // Best effort: when memory runs out, the kernel should look here rather than at the host.
     drop(fs::write("/proc/self/oom_score_adj", "300"));
-    let start = match agent_ids() {
+    let has_user = made.is_some_and(|m| m.namespaces & libc::CLONE_NEWUSER != 0);
+    let start = match agent_ids().filter(|_| !has_user) {
         Some(_) if !p.has(Wall::UserChange) => Start::Root(0, 0),
         Some((uid, gid)) if sys_priv::can_administer() => Start::Root(uid, gid),
         Some((uid, gid)) if sys_priv::can_change_uid() => {
@@ -130,16 +229,32 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
             Start::Rootless { root: false }
         }
         _ => Start::Rootless {
-            root: sys_priv::uid() == 0,
+            root: made.map_or_else(sys_priv::uid, |m| m.ids.0) == 0,
         },
     };
-    if matches!(start, Start::Rootless { .. }) {
-        user_namespace()?;
+    match (start, made.filter(|_| has_user)) {
+        (Start::Rootless { .. }, Some(made)) => map_user(made.ids)?,
+        (Start::Rootless { .. }, None) => user_namespace()?,
+        (Start::Root(..), _) => {}
     }
     for (flag, layer) in namespaces(p) {
-        sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
+        if made.is_some() && flag == libc::CLONE_NEWCGROUP {
+            // As late as that: the host makes them meanwhile.
+            enter_groups(sock)?;
+        }
+        if made.is_none_or(|m| m.namespaces & flag == 0) {
+            sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
+        }
     }
     Ok(start)
+}
+
+/// Once the host has made them, and before anything is started that would not be in them.
+fn enter_groups(sock: &mut UnixStream) -> Result<(), Fault> {
+    let at = |e: io::Error| Fault::setup("control group", e);
+    let placed = proto::receive::<Placed>(sock).map_err(at)?;
+    let (Placed { groups }, _) = placed.ok_or_else(|| at(ErrorKind::UnexpectedEof.into()))?;
+    groups.iter().try_for_each(|g| cgroup::enter(g)).map_err(at)
 }
 
 fn namespaces(p: &Policy) -> impl Iterator<Item = (libc::c_int, &'static str)> {
@@ -152,12 +267,18 @@ fn namespaces(p: &Policy) -> impl Iterator<Item = (libc::c_int, &'static str)> {
 
 /// A user namespace in which we are who we are, but never root, and nobody else exists.
 fn user_namespace() -> Result<(), Fault> {
-    let (uid, gid) = (sys_priv::uid(), sys_priv::gid());
+    let ids = (sys_priv::uid(), sys_priv::gid());
+    // Not set after a change of uid, and without it our own /proc/self is not ours.
+    sys::set_dumpable(true)
+        .and_then(|()| sys::unshare(libc::CLONE_NEWUSER))
+        .map_err(|e| namespace_fault("user namespace", &e))?;
+    map_user(ids)
+}
+
+/// Says who we are in a user namespace that we just came into.
+fn map_user((uid, gid): (u32, u32)) -> Result<(), Fault> {
     let inside = |id: u32| if id == 0 { NOBODY } else { id };
     let go = || {
-        // Not set after a change of uid, and without it our own /proc/self is not ours.
-        sys::set_dumpable(true)?;
-        sys::unshare(libc::CLONE_NEWUSER)?;
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("{} {uid} 1", inside(uid)))?;
         fs::write("/proc/self/gid_map", format!("{} {gid} 1", inside(gid)))?;

@@ -1,8 +1,8 @@
 //! The native backend: namespaces, Landlock, seccomp and overlayfs, with no outside program and no
 //! privilege.
 //!
-//! A sandbox is a helper process, this very program started again, whose child is PID 1 of its own
-//! namespaces and serves the host over one socket. When the host dies, however, the socket ends,
+//! A helper process, this very program started again, forks for each sandbox PID 1 of its own
+//! namespaces, which serves the host over one socket. When the host dies, however, the socket ends,
 //! PID 1 ends, and the kernel ends everything below it.
 //!
 //! ```no_run
@@ -45,9 +45,11 @@ mod running;
 mod sandbox;
 mod seccomp;
 mod sys;
+mod sys_fds;
 mod sys_mount;
 pub(crate) mod sys_net;
 mod sys_priv;
+mod zygote;
 
 use crate::{
     Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
@@ -67,6 +69,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use zygote::Nursery;
 
 /// The argument that turns the program into the helper.
 const HOOK: &str = "__smallhands_sandbox_v1";
@@ -145,6 +148,7 @@ pub struct NativeBackend(Arc<Inner>);
 struct Inner {
     options: NativeOptions,
     den: Arc<Den>,
+    nursery: Arc<Nursery>,
     ahead: Ahead,
 }
 
@@ -170,9 +174,12 @@ impl NativeBackend {
     /// The state directory cannot be used.
     pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
         let den = Arc::new(Den::open(&options.state_dir)?);
+        let helper = options.helper.clone();
+        let helper = helper.unwrap_or_else(|| "/proc/self/exe".into());
         Ok(Self(Arc::new(Inner {
             options,
             den,
+            nursery: Arc::new(Nursery::new(helper)),
             ahead: Ahead::default(),
         })))
     }
@@ -184,11 +191,11 @@ impl NativeBackend {
 }
 
 impl Inner {
-    fn helper(&self) -> Result<PathBuf, SandboxError> {
-        match &self.options.helper {
-            Some(program) => Ok(program.clone()),
-            None if INITIALISED.load(Ordering::SeqCst) => Ok("/proc/self/exe".into()),
-            None => Err(SandboxError::NotInitialised),
+    /// Whether there is a program to be the helper.
+    fn check_helper(&self) -> Result<(), SandboxError> {
+        match self.options.helper.is_some() || INITIALISED.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(SandboxError::NotInitialised),
         }
     }
 
@@ -204,7 +211,7 @@ impl Inner {
         spec: &SandboxSpec,
         changed: Option<Vec<u8>>,
     ) -> Result<Conn, SandboxError> {
-        let helper = self.helper()?;
+        self.check_helper()?;
         let lower = match &spec.source {
             Some(source) => {
                 let (store, commit) = (self.options.store.clone(), source.commit.clone());
@@ -212,12 +219,11 @@ impl Inner {
             }
             None => None,
         };
-        self.start_on(helper, spec, lower.as_deref(), changed).await
+        self.start_on(spec, lower.as_deref(), changed).await
     }
 
     async fn start_on(
         &self,
-        helper: PathBuf,
         spec: &SandboxSpec,
         lower: Option<&Path>,
         changed: Option<Vec<u8>>,
@@ -239,10 +245,9 @@ impl Inner {
             limits: spec.limits.clone(),
             without: spec.without.clone(),
             egress: spec.egress.as_ref().map(|e| e.connections),
-            groups: Vec::new(),
             changed,
         };
-        let conn = self.connect(helper, policy, outlet).await?;
+        let conn = self.connect(policy, outlet).await?;
         // Dropped, it ends.
         match spec.require.iter().find(|r| !conn.has(r)) {
             Some(layer) => Err(missing(layer, &conn)),
@@ -273,23 +278,19 @@ impl Inner {
 
     /// One that waits, or a new one. None is opened ahead that has a way out: its proxy would be
     /// open for nobody.
-    async fn connect(
-        &self,
-        helper: PathBuf,
-        policy: Policy,
-        outlet: Option<Outlet>,
-    ) -> Result<Conn, SandboxError> {
-        let begin =
-            |policy, outlet| Conn::begin_open(helper.clone(), policy, self.den.clone(), outlet);
+    async fn connect(&self, policy: Policy, outlet: Option<Outlet>) -> Result<Conn, SandboxError> {
+        let begin = |policy, outlet| {
+            Conn::begin_open(self.nursery.clone(), policy, self.den.clone(), outlet)
+        };
         if !self.options.ahead || policy.changed.is_some() || outlet.is_some() {
             return conn::opened(begin(policy, outlet)?).await;
         }
-        let conn = match self.ahead.take(&helper, &policy).await {
+        let conn = match self.ahead.take(&policy).await {
             Some(conn) => conn,
             None => conn::opened(begin(policy.clone(), None)?).await?,
         };
         let next = || begin(policy.clone(), None).ok();
-        self.ahead.put(&helper, &policy, next);
+        self.ahead.put(&policy, next);
         Ok(conn)
     }
 }
@@ -327,7 +328,7 @@ impl SandboxBackend for NativeBackend {
         cx: &CallCx,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
         // Before the clean copy is made: without a helper there is no use for one.
-        self.0.helper()?;
+        self.0.check_helper()?;
         let from = match &spec.from {
             Some(blob) => Some(Snapshot::load(blob, &*cx.ambient().blobs).await?),
             None => None,

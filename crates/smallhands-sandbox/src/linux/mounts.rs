@@ -104,16 +104,18 @@ fn inside(path: &Path) -> PathBuf {
     p.into()
 }
 
-/// Builds everything below `root` in the private directory, which becomes the working directory.
+/// Builds everything below `root` beside the private directory, the working directory meanwhile.
 pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     let f = Flags::of(p);
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    let r = sys_mount::mount("none", "/", "none", private, "");
+    let detached = libc::MS_REC | libc::MS_PRIVATE;
+    let r = sys_mount::mount("none", "/", "none", detached, "");
     r.map_err(|e| super::helper::namespace_fault("mount namespace", &e))?;
-    step(
-        "private directory",
-        std::env::set_current_dir(OsStr::from_bytes(&p.private)),
-    )?;
+    let private = Path::new(OsStr::from_bytes(&p.private));
+    let (Some(above), Some(own)) = (private.parent(), private.file_name()) else {
+        return Err(Fault::setup("private directory", "it has no name"));
+    };
+    step("private directory", std::env::set_current_dir(above))?;
+    let upper = Path::new(own).join("upper");
     step(
         "root",
         sys_mount::mount(
@@ -137,15 +139,19 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     }
     if let Some(changed) = &p.changed {
         let from = Path::new(OsStr::from_bytes(changed));
-        layer::copy(from, Path::new("upper"), ids)?;
+        layer::copy(from, &upper, ids)?;
     }
-    let (overlay, copy_reason) = workspace(f, p)?;
-    let open = |name: &str| step(name, fs::File::open(name).map(OwnedFd::from));
+    let (overlay, copy_reason) = workspace(f, p, &upper)?;
+    let open = |path: &Path| step("workspace", fs::File::open(path).map(OwnedFd::from));
     let view = View {
         overlay,
         copy_reason,
-        upper: open("upper")?,
-        lower: p.lower.as_ref().map(|_| open("lower")).transpose()?,
+        upper: open(&upper)?,
+        lower: p
+            .lower
+            .as_ref()
+            .map(|_| open(Path::new("lower")))
+            .transpose()?,
         readable,
     };
     proc(p, f)?;
@@ -282,12 +288,12 @@ fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault>
 }
 
 /// An overlay on the base, or a plain directory where there is none or an overlay is refused.
-fn workspace(f: Flags, p: &Policy) -> Result<(bool, Option<String>), Fault> {
+fn workspace(f: Flags, p: &Policy, upper: &Path) -> Result<(bool, Option<String>), Fault> {
     step("/workspace", fs::create_dir("root/workspace"))?;
     let whole = || {
         step(
             "/workspace",
-            sys_mount::bind("upper".as_ref(), "root/workspace".as_ref(), f.work),
+            sys_mount::bind(upper.as_os_str(), "root/workspace".as_ref(), f.work),
         )
     };
     let Some(lower) = &p.lower else {
@@ -306,8 +312,10 @@ fn workspace(f: Flags, p: &Policy) -> Result<(bool, Option<String>), Fault> {
     // `userxattr` also where root mounts: the agent, without capabilities, can read it.
     // `volatile`: it does not outlive the sandbox, so nobody waits for the disk, neither when a file
     // is first changed nor, for everything that lies on that disk, at the end.
-    let options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr,volatile";
-    match sys_mount::mount("overlay", "root/workspace", "overlay", f.tmpfs, options) {
+    let (upper, work) = (upper.display(), upper.with_file_name("work"));
+    let work = work.display();
+    let options = format!("lowerdir=lower,upperdir={upper},workdir={work},userxattr,volatile");
+    match sys_mount::mount("overlay", "root/workspace", "overlay", f.tmpfs, &options) {
         Ok(()) => Ok((true, None)),
         Err(e) => {
             whole()?;

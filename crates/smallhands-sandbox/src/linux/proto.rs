@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Of everything below; said in [`Policy`] and [`Say::Hello`].
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Most raw bytes in a frame.
 pub(super) const CHUNK: usize = 1 << 20;
 /// Most JSON in a frame.
@@ -21,7 +21,7 @@ const MAX_HEAD: usize = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) version: u32,
-    /// The private directory, with `root`, `lower`, `upper` and `work` in it.
+    /// The private directory, in which `upper` and `work` will be, beside `root` and `lower`.
     pub(super) private: Vec<u8>,
     /// The base, not to be changed.
     pub(super) lower: Option<Vec<u8>>,
@@ -30,10 +30,8 @@ pub(super) struct Policy {
     pub(super) read_only: Vec<Vec<u8>>,
     pub(super) limits: Limits,
     pub(super) without: Vec<Wall>,
-    /// Carry so many connections at once to the host, over the stream at descriptor 1.
+    /// Carry so many connections at once to the host, over the stream that came with the request.
     pub(super) egress: Option<u32>,
-    /// Control groups that the helper is to enter.
-    pub(super) groups: Vec<PathBuf>,
     /// The upper directory of another sandbox of the same base, to begin with a copy of.
     pub(super) changed: Option<Vec<u8>>,
 }
@@ -43,6 +41,13 @@ impl Policy {
     pub(super) fn has(&self, wall: Wall) -> bool {
         !self.without.contains(&wall)
     }
+}
+
+/// The second frame: all that the first names is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Placed {
+    /// Control groups that the helper is to enter.
+    pub(super) groups: Vec<PathBuf>,
 }
 
 /// What the host asks; several requests may be under way.
@@ -220,6 +225,10 @@ impl From<Fault> for SandboxError {
 }
 
 pub(super) fn send<T: Serialize>(w: &mut impl Write, head: &T, bytes: &[u8]) -> io::Result<()> {
+    w.write_all(&frame(head, bytes)?)
+}
+
+pub(super) fn frame<T: Serialize>(head: &T, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let head = serde_json::to_vec(head)?;
     if head.len() > MAX_HEAD || bytes.len() > CHUNK {
         return Err(io::Error::other("a frame of the sandbox is too large"));
@@ -229,7 +238,7 @@ pub(super) fn send<T: Serialize>(w: &mut impl Write, head: &T, bytes: &[u8]) -> 
     frame.extend((bytes.len() as u32).to_le_bytes());
     frame.extend(head);
     frame.extend(bytes);
-    w.write_all(&frame)
+    Ok(frame)
 }
 
 /// The next frame; `None` at the orderly end of the stream.
