@@ -20,7 +20,6 @@ type Bench = fn(&Bed) -> Result<Record>;
 const FIGURES: &[(&str, Bench)] = &[
     ("fork_dirty_ms", copies::fork_dirty),
     ("true_ms", speed::start_to_finish),
-    ("true_ahead_ms", speed::opened_ahead),
     ("exec_overhead_ms", speed::exec),
     ("sandboxes_per_second", speed::sustained),
     ("clean_copy_1000_ms", copies::small),

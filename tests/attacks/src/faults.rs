@@ -77,10 +77,9 @@ fn left(p: &Pass, state: &Path, dens: usize, zygotes: usize) -> Result<usize> {
         left += found.len().saturating_sub(dens);
         let mut children = host::children();
         children.retain(|c| !p.own_child(*c));
-        // A sandbox is the child of one.
-        children
-            .iter()
-            .for_each(|c| left += host::children_of(*c).len());
+        // A sandbox is the child of one; and one waits for the next.
+        let below = children.iter().map(|c| host::children_of(*c).len());
+        left += below.map(|n| n.saturating_sub(1)).sum::<usize>();
         let waiting = children.iter().filter(|c| host::is_zygote(**c)).count();
         left += children.len() - waiting.min(zygotes);
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;

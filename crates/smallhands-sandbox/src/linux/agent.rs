@@ -7,7 +7,7 @@ use super::{
     proto::{self, Ask, Command, Fault, Policy, Reply, Request, Say},
     running::{self, Running},
     seccomp::Filters,
-    sys, sys_fds,
+    sys, sys_fds, sys_mem,
 };
 use crate::Wall;
 use std::{
@@ -17,7 +17,11 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
+
+/// After so long it is idle.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// The workspace and what lies behind it.
 pub(super) struct View {
@@ -54,6 +58,8 @@ struct Agent<'a> {
     children: OwnedFd,
     running: Option<Running>,
     filling: Option<Filling>,
+    /// Nothing happened for a while.
+    idle: bool,
     /// The first thing that went wrong with a list of changes.
     apply_fault: Option<Fault>,
 }
@@ -94,6 +100,7 @@ pub(super) fn serve(
         running: None,
         filling: None,
         apply_fault: None,
+        idle: false,
     };
     while agent.turn()? {}
     Ok(())
@@ -117,7 +124,17 @@ impl Agent<'_> {
             out,
             err,
         ];
-        sys::poll(&mut fds, self.running.as_ref().map(Running::pause))?;
+        let pause = match &self.running {
+            Some(r) => Some(r.pause()),
+            None => (!self.idle).then_some(IDLE),
+        };
+        sys::poll(&mut fds, pause)?;
+        if fds.iter().all(|f| f.revents == 0) && self.running.is_none() {
+            self.idle = true;
+            sys_mem::give_back_program();
+            return Ok(true);
+        }
+        self.idle = false;
         let [asked, ended, stdin, out, err] = fds.map(|f| f.revents != 0);
         if ended {
             running::clear(&self.children);

@@ -91,22 +91,14 @@ impl Drop for Conn {
     }
 }
 
-/// A sandbox on its way.
-pub(super) type Opening = oneshot::Receiver<Result<Conn, SandboxError>>;
-
-pub(super) async fn opened(opening: Opening) -> Result<Conn, SandboxError> {
-    let lost = || SandboxError::Lost("its thread ended".into());
-    opening.await.unwrap_or_else(|_| Err(lost()))
-}
-
 impl Conn {
-    /// Begins a sandbox; [`opened`] waits for its hello, and if nobody does it ends.
-    pub(super) fn begin_open(
+    /// Waits for the hello; if nobody does any more the sandbox ends.
+    pub(super) async fn open(
         nursery: Arc<Nursery>,
         policy: Policy,
         den: Arc<Den>,
         outlet: Option<Outlet>,
-    ) -> Result<Opening, SandboxError> {
+    ) -> Result<Self, SandboxError> {
         let (tell, told) = oneshot::channel();
         // Asked here, because the kernel knows little yet of a thread that is new.
         let who = Identity::of_this_thread().map_err(|e| setup("helper", &e))?;
@@ -114,7 +106,8 @@ impl Conn {
             .name("sandbox".into())
             .spawn(move || keep(&nursery, who, policy, &den, outlet, tell))
             .map_err(|e| setup("thread", &e))?;
-        Ok(told)
+        let lost = |_| Err(SandboxError::Lost("its thread ended".into()));
+        told.await.unwrap_or_else(lost)
     }
 
     /// Announces a request whose frames come next; `kept` is the cap of each output stream.
@@ -189,10 +182,6 @@ impl Conn {
         self.enforced.iter().any(named)
     }
 
-    pub(super) fn is_alive(&self) -> bool {
-        self.shared.state().lost.is_none()
-    }
-
     pub(super) fn lost(&self) -> SandboxError {
         let why = self.shared.state().lost.clone();
         SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
@@ -259,6 +248,7 @@ struct Processes {
 fn start(
     nursery: &Nursery,
     who: Identity,
+    usual: bool,
     outlet: Option<Outlet>,
 ) -> io::Result<(Processes, UnixStream, Way)> {
     let (ours, theirs) = UnixStream::pair()?;
@@ -269,7 +259,7 @@ fn start(
     let zygote = nursery.zygote(who)?;
     let mut fds = vec![theirs.as_fd(), said.as_fd()];
     fds.extend(way.as_ref().map(|(_, _, there)| there.as_fd()));
-    zygote.fork(&fds)?;
+    zygote.fork(usual, &fds)?;
     let processes = Processes {
         stderr: File::from(stderr),
         first: None,
@@ -287,7 +277,8 @@ fn keep(
     outlet: Option<Outlet>,
     tell: oneshot::Sender<Result<Conn, SandboxError>>,
 ) {
-    let (mut processes, mut sock, way) = match start(nursery, who, outlet) {
+    let usual = policy.has(Wall::NetworkNamespace) && policy.has(Wall::IpcNamespace);
+    let (mut processes, mut sock, way) = match start(nursery, who, usual, outlet) {
         Ok(both) => both,
         Err(e) => {
             // Nobody waits any more: then nobody needs it.

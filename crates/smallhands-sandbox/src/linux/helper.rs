@@ -2,22 +2,18 @@
 
 use super::{
     NOBODY, agent, agent_ids, cgroup,
+    forks::{self, Direct},
     forward::Forward,
     landlock, limits, mounts,
     proto::{self, Fault, Placed, Policy, Reply, Say},
     seccomp::{self, Filters},
-    sys,
-    sys_fds::Reader,
-    sys_priv, zygote,
+    sys, sys_priv,
 };
 use crate::Wall;
 use std::{
     fs,
-    io::{self, ErrorKind, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    io::{self, ErrorKind, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     time::Duration,
 };
 
@@ -48,91 +44,12 @@ enum Start {
 /// Never returns to the embedding program.
 pub(super) fn main() -> ! {
     // The host sees the end of the stream and the status; there is nobody else to tell.
-    let code = run().unwrap_or(1);
+    let code = forks::run().unwrap_or(1);
     sys::exit_now(code)
 }
 
-/// The zygote: forks for each request. The forks come back from here, too.
-fn run() -> io::Result<i32> {
-    sys::die_with_parent()?;
-    sys::set_umask(0o022);
-    let control = sys::take_socket(0)?;
-    // It lives for long, and holds on to nothing of the host's.
-    sys::close_all_but(control.as_fd())?;
-    std::env::set_current_dir("/")?;
-    let filters = Filters::compile();
-    // What libraries find out about the processor when they are first used, all forks know then.
-    let warm = proto::frame(
-        &Reply {
-            id: 0,
-            say: Say::Done,
-        },
-        &[],
-    )?;
-    drop(proto::receive::<Reply>(&mut &warm[..])?);
-    let direct = direct();
-    sys::forget_children(true);
-    loop {
-        let mut reader = Reader::new(&control);
-        let mut request = zygote::REQUEST;
-        match reader.read_exact(&mut request) {
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-            done => done?,
-        }
-        let mut fds = reader.fds.into_iter();
-        let (Some(sock), Some(stderr)) = (fds.next(), fds.next()) else {
-            continue;
-        };
-        let mut sock = UnixStream::from(sock);
-        let outlet = fds.next();
-        // A way out leads past PID 1, through a process that is not in its namespace.
-        let mut made = direct.filter(|_| outlet.is_none());
-        let forked = match made {
-            None => sys::fork(),
-            // What is refused is tried again step by step, and then said.
-            Some(made_in) => sys::fork_into(made_in.namespaces).or_else(|_| {
-                made = None;
-                sys::fork()
-            }),
-        };
-        match forked {
-            Ok(sys::Fork::Parent(_)) => {}
-            Ok(sys::Fork::Child) => {
-                drop(control);
-                sys::forget_children(false);
-                sys::die_with_parent()?;
-                sys::become_stderr(stderr.as_fd())?;
-                drop(stderr);
-                return serve(sock, outlet, &filters, made);
-            }
-            // What cannot be said, the host sees as the end of the stream.
-            Err(e) => drop(report(&mut sock, Fault::setup("fork", e))),
-        }
-    }
-}
-
-/// How PID 1 can be made at once.
-#[derive(Clone, Copy)]
-struct Direct {
-    /// That it is the first in; they depend on nothing that the host says.
-    namespaces: libc::c_int,
-    /// User and group that it has outside.
-    ids: (u32, u32),
-}
-
-/// `None` where something has to be done first.
-fn direct() -> Option<Direct> {
-    let namespaces = match agent_ids() {
-        Some(_) if sys_priv::can_administer() => libc::CLONE_NEWPID,
-        Some(_) => return None,
-        None => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
-    };
-    let ids = (sys_priv::uid(), sys_priv::gid());
-    Some(Direct { namespaces, ids })
-}
-
 /// One sandbox; with `made` this process is its PID 1.
-fn serve(
+pub(super) fn serve(
     mut sock: UnixStream,
     outlet: Option<OwnedFd>,
     filters: &Result<Filters, Fault>,
@@ -150,7 +67,7 @@ fn serve(
         Err(fault) => return report(&mut sock, fault.clone()),
     };
     if made.is_some() {
-        return first(sock, &policy, start, filters);
+        return first(sock, &policy, start, filters, true);
     }
     // Before the fork: PID 1 is not to say hello without it.
     let forward = match Forward::prepare(&policy, outlet) {
@@ -168,14 +85,27 @@ fn serve(
         }
         sys::Fork::Child => {
             drop(forward);
-            first(sock, &policy, start, filters)
+            first(sock, &policy, start, filters, false)
         }
     }
 }
 
-/// PID 1.
-fn first(mut sock: UnixStream, p: &Policy, start: Start, filters: &Filters) -> io::Result<i32> {
-    let ended = build(p, start).and_then(|(view, enforced)| {
+/// PID 1; `outside` of its control groups, which the host makes meanwhile.
+fn first(
+    mut sock: UnixStream,
+    p: &Policy,
+    start: Start,
+    filters: &Filters,
+    outside: bool,
+) -> io::Result<i32> {
+    let mut placed = || match outside {
+        true => enter_groups(&mut sock).and_then(|()| {
+            let flag = libc::CLONE_NEWCGROUP;
+            sys::unshare(flag).map_err(|e| namespace_fault("cgroup namespace", &e))
+        }),
+        false => Ok(()),
+    };
+    let ended = build(p, start, &mut placed).and_then(|(view, enforced)| {
         agent::serve(&mut sock, p, &view, &enforced, filters).map_err(|e| Fault::setup("agent", e))
     });
     match ended {
@@ -200,7 +130,7 @@ fn serve_outlet(forward: Forward, pid: i32, p: &Policy, start: Start, filters: &
     drop(writeln!(io::stderr(), "the way out is closed: {said}"));
 }
 
-fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
+pub(super) fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
     let say = Say::Fault(fault);
     proto::send(sock, &Reply { id: 0, say }, &[])?;
     Ok(1)
@@ -238,11 +168,8 @@ fn isolate(p: &Policy, made: Option<Direct>, sock: &mut UnixStream) -> Result<St
         (Start::Root(..), _) => {}
     }
     for (flag, layer) in namespaces(p) {
-        if made.is_some() && flag == libc::CLONE_NEWCGROUP {
-            // As late as that: the host makes them meanwhile.
-            enter_groups(sock)?;
-        }
-        if made.is_none_or(|m| m.namespaces & flag == 0) {
+        let later = made.is_some() && flag == libc::CLONE_NEWCGROUP;
+        if !later && made.is_none_or(|m| m.namespaces & flag == 0) {
             sys::unshare(flag).map_err(|e| namespace_fault(layer, &e))?;
         }
     }
@@ -312,7 +239,11 @@ pub(super) fn namespace_fault(layer: &str, e: &io::Error) -> Fault {
 }
 
 /// Everything that PID 1 does before it says hello. Gives back the view and what is in force.
-fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> {
+fn build(
+    p: &Policy,
+    start: Start,
+    placed: &mut dyn FnMut() -> Result<(), Fault>,
+) -> Result<(agent::View, Vec<String>), Fault> {
     let at = |stage: &'static str| move |e: io::Error| Fault::setup(stage, e);
     sys::die_with_parent().map_err(at("parent"))?;
     let ids = match start {
@@ -323,7 +254,7 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
         sys::loopback_up().map_err(at("loopback"))?;
     }
     sys::set_hostname("sandbox").map_err(at("host name"))?;
-    let view = mounts::build(p, ids)?;
+    let view = mounts::build(p, ids, placed)?;
     if matches!(start, Start::Root(..)) {
         sys_priv::become_user(ids.0, ids.1).map_err(at("change of user"))?;
         // The mounts stay with the old namespace: nobody inside has a right over them.

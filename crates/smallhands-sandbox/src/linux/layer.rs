@@ -4,14 +4,22 @@ use super::{
     at,
     files::MAX_DEPTH,
     proto::Fault,
+    sys::{self, Fork},
     sys_priv::{self, AsUser},
 };
 use std::{
+    ffi::{CStr, CString},
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    thread,
 };
+
+/// Fewer bytes are copied before another process is there to help.
+const ALONE: u64 = 1 << 20;
+/// A disk or the memory is busy with so many.
+const MOST: usize = 4;
 
 /// Copies an upper directory into ours, before anything is mounted on it; whiteouts and opaque
 /// directories too. What is in it was chosen by an agent: it is read as that agent.
@@ -23,18 +31,34 @@ pub(super) fn copy(from: &Path, to: &Path, ids: (u32, u32)) -> Result<(), Fault>
             true => None,
             false => Some(AsUser::become_for_files(ids)?),
         };
-        let mut copy = Copy { share: true };
-        copy.directory(from.as_fd(), to.as_fd(), MAX_DEPTH)
+        let mut frame = Frame::default();
+        frame.directory(from.as_fd(), to.as_fd(), MAX_DEPTH)?;
+        let parts = match frame.bytes < ALONE {
+            true => 1,
+            false => thread::available_parallelism().map_or(1, usize::from),
+        };
+        together(from.as_fd(), to.as_fd(), parts.min(MOST))?;
+        // From the innermost on, which could not be reached otherwise.
+        for (path, mode) in frame.closed.iter().rev() {
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            let dir = at::open_beneath(to.as_fd(), path, flags, 0)?;
+            at::fchmod(dir.as_fd(), *mode)?;
+        }
+        Ok(())
     };
     go().map_err(|e| Fault::file(b".", &e))
 }
 
-struct Copy {
-    /// Whether the file system may let files share their blocks.
-    share: bool,
+/// Everything but files, and how much those hold.
+#[derive(Default)]
+struct Frame {
+    bytes: u64,
+    path: Vec<u8>,
+    /// Directories in which nothing could be made once they have their mode.
+    closed: Vec<(CString, u32)>,
 }
 
-impl Copy {
+impl Frame {
     fn directory(
         &mut self,
         from: BorrowedFd<'_>,
@@ -46,24 +70,11 @@ impl Copy {
         }
         for name in at::names(from)? {
             let stat = at::lstat(from, &name)?;
-            let mode = stat.st_mode & 0o777;
             match at::kind(&stat) {
-                libc::S_IFDIR => {
-                    at::mkdir(to, &name)?;
-                    let a = at::open_readable(from, &name, &stat)?;
-                    let b = at::open_dir(to, &name)?;
-                    self.directory(a.as_fd(), b.as_fd(), depth - 1)?;
-                    at::fchmod(b.as_fd(), mode)?;
-                }
-                libc::S_IFREG => {
-                    let a = File::from(at::open_readable(from, &name, &stat)?);
-                    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-                    let b = File::from(at::open(to, &name, flags)?);
-                    self.bytes(a, &b)?;
-                    at::fchmod(b.as_fd(), mode)?;
-                }
+                libc::S_IFDIR => self.sub_directory(from, to, &name, &stat, depth)?,
+                libc::S_IFREG => self.bytes += stat.st_size as u64,
                 libc::S_IFLNK => {
-                    let target = std::ffi::CString::new(at::read_link(from, &name)?)?;
+                    let target = CString::new(at::read_link(from, &name)?)?;
                     at::symlink(&target, to, &name)?;
                 }
                 libc::S_IFCHR if stat.st_rdev == 0 => at::whiteout(to, &name)?,
@@ -75,6 +86,99 @@ impl Copy {
             true => at::make_opaque(to),
             false => Ok(()),
         }
+    }
+
+    fn sub_directory(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &libc::stat,
+        depth: usize,
+    ) -> io::Result<()> {
+        at::mkdir(to, name)?;
+        let a = at::open_readable(from, name, stat)?;
+        let b = at::open_dir(to, name)?;
+        let before = self.path.len();
+        self.path.extend(name.to_bytes());
+        let mode = stat.st_mode & 0o777;
+        match mode & 0o700 {
+            0o700 => at::fchmod(b.as_fd(), mode)?,
+            _ => self.closed.push((CString::new(&self.path[..])?, mode)),
+        }
+        self.path.push(b'/');
+        self.directory(a.as_fd(), b.as_fd(), depth - 1)?;
+        self.path.truncate(before);
+        Ok(())
+    }
+}
+
+/// Copies all files, each process some of them: most of it is the kernel's work for one file.
+fn together(from: BorrowedFd<'_>, to: BorrowedFd<'_>, parts: usize) -> io::Result<()> {
+    let part = |part| {
+        let mut files = Files {
+            share: true,
+            next: part,
+            parts,
+        };
+        files.directory(from, to)
+    };
+    let mut others = Vec::new();
+    for n in 1..parts {
+        match sys::fork()? {
+            Fork::Child => {
+                let failed = part(n).err().map(|e| e.raw_os_error().unwrap_or(libc::EIO));
+                sys::exit_now(failed.unwrap_or(0))
+            }
+            Fork::Parent(pid) => others.push(pid),
+        }
+    }
+    let mut done = part(0);
+    for pid in others {
+        let status = sys::wait_for(pid)?;
+        if status != 0 && done.is_ok() {
+            let code = match libc::WIFEXITED(status) {
+                true => libc::WEXITSTATUS(status),
+                false => libc::EIO,
+            };
+            done = Err(io::Error::from_raw_os_error(code));
+        }
+    }
+    done
+}
+
+struct Files {
+    /// Whether the file system may let files share their blocks.
+    share: bool,
+    /// How many files come before the next that is ours; of `parts` each is one.
+    next: usize,
+    parts: usize,
+}
+
+impl Files {
+    /// Below directories that [`Frame`] made, and so not too deep.
+    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+        for name in at::names(from)? {
+            let stat = at::lstat(from, &name)?;
+            match at::kind(&stat) {
+                libc::S_IFDIR => {
+                    let a = at::open_readable(from, &name, &stat)?;
+                    let b = at::open_dir(to, &name)?;
+                    self.directory(a.as_fd(), b.as_fd())?;
+                }
+                libc::S_IFREG if self.next == 0 => {
+                    self.next = self.parts - 1;
+                    let a = File::from(at::open_readable(from, &name, &stat)?);
+                    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+                    let b = File::from(at::open(to, &name, flags)?);
+                    self.bytes(a, &b)?;
+                    at::fchmod(b.as_fd(), stat.st_mode & 0o777)?;
+                }
+                libc::S_IFREG => self.next -= 1,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn bytes(&mut self, mut from: File, mut to: &File) -> io::Result<()> {

@@ -22,7 +22,6 @@
 //! ```
 
 mod agent;
-mod ahead;
 mod answer;
 mod at;
 mod cgroup;
@@ -31,6 +30,7 @@ mod child;
 mod conn;
 mod den;
 mod files;
+mod forks;
 mod forward;
 mod helper;
 mod landlock;
@@ -46,6 +46,7 @@ mod sandbox;
 mod seccomp;
 mod sys;
 mod sys_fds;
+mod sys_mem;
 mod sys_mount;
 pub(crate) mod sys_net;
 mod sys_priv;
@@ -55,7 +56,6 @@ use crate::{
     Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
     SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet,
 };
-use ahead::Ahead;
 use conn::Conn;
 use den::Den;
 use proto::Policy;
@@ -135,9 +135,6 @@ pub struct NativeOptions {
     pub egress_log: Option<Arc<dyn EgressLog>>,
     /// Who looks names up for them; usually [`SystemResolver`].
     pub resolver: Arc<dyn Resolver>,
-    /// While a sandbox is in use, open another like it, for whoever asks next for the same. It
-    /// costs the memory of an idle sandbox as long as the backend lives.
-    pub ahead: bool,
 }
 
 /// Sandboxes from what the Linux kernel offers to everyone.
@@ -149,7 +146,6 @@ struct Inner {
     options: NativeOptions,
     den: Arc<Den>,
     nursery: Arc<Nursery>,
-    ahead: Ahead,
 }
 
 impl NativeOptions {
@@ -162,7 +158,6 @@ impl NativeOptions {
             always_copy: false,
             egress_log: None,
             resolver: Arc::new(SystemResolver),
-            ahead: false,
         }
     }
 }
@@ -180,7 +175,6 @@ impl NativeBackend {
             options,
             den,
             nursery: Arc::new(Nursery::new(helper)),
-            ahead: Ahead::default(),
         })))
     }
 
@@ -247,7 +241,7 @@ impl Inner {
             egress: spec.egress.as_ref().map(|e| e.connections),
             changed,
         };
-        let conn = self.connect(policy, outlet).await?;
+        let conn = Conn::open(self.nursery.clone(), policy, self.den.clone(), outlet).await?;
         // Dropped, it ends.
         match spec.require.iter().find(|r| !conn.has(r)) {
             Some(layer) => Err(missing(layer, &conn)),
@@ -274,24 +268,6 @@ impl Inner {
             resolver: self.options.resolver.clone(),
             log: self.options.egress_log.clone(),
         }))
-    }
-
-    /// One that waits, or a new one. None is opened ahead that has a way out: its proxy would be
-    /// open for nobody.
-    async fn connect(&self, policy: Policy, outlet: Option<Outlet>) -> Result<Conn, SandboxError> {
-        let begin = |policy, outlet| {
-            Conn::begin_open(self.nursery.clone(), policy, self.den.clone(), outlet)
-        };
-        if !self.options.ahead || policy.changed.is_some() || outlet.is_some() {
-            return conn::opened(begin(policy, outlet)?).await;
-        }
-        let conn = match self.ahead.take(&policy).await {
-            Some(conn) => conn,
-            None => conn::opened(begin(policy.clone(), None)?).await?,
-        };
-        let next = || begin(policy.clone(), None).ok();
-        self.ahead.put(&policy, next);
-        Ok(conn)
     }
 }
 

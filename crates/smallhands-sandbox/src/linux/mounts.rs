@@ -104,8 +104,13 @@ fn inside(path: &Path) -> PathBuf {
     p.into()
 }
 
-/// Builds everything below `root` beside the private directory, the working directory meanwhile.
-pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
+/// Builds everything below `root` beside the private directory, the working directory meanwhile; that
+/// is there, and more than one process allowed, after `placed`.
+pub(super) fn build(
+    p: &Policy,
+    ids: (u32, u32),
+    placed: &mut dyn FnMut() -> Result<(), Fault>,
+) -> Result<View, Fault> {
     let f = Flags::of(p);
     let detached = libc::MS_REC | libc::MS_PRIVATE;
     let r = sys_mount::mount("none", "/", "none", detached, "");
@@ -137,6 +142,7 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     for path in &p.read_only {
         extra(f, Path::new(OsStr::from_bytes(path)), &mut readable)?;
     }
+    placed()?;
     if let Some(changed) = &p.changed {
         let from = Path::new(OsStr::from_bytes(changed));
         layer::copy(from, &upper, ids)?;

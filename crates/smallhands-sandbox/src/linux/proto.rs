@@ -18,7 +18,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 const MAX_HEAD: usize = 16 << 20;
 
 /// The first frame: what the helper is to build.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) version: u32,
     /// The private directory, in which `upper` and `work` will be, beside `root` and `lower`.

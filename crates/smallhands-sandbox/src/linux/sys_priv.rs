@@ -240,3 +240,20 @@ impl Identity {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_gave_something_up_is_another() {
+        let me = || Identity::of_this_thread().unwrap();
+        let before = me();
+        assert_eq!(before, me());
+        let other = std::thread::spawn(move || {
+            no_new_privs().unwrap();
+            me()
+        });
+        assert_ne!(before, other.join().unwrap());
+    }
+}

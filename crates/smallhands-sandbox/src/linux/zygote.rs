@@ -20,7 +20,9 @@ use std::{
 
 /// Asks for a fork, with its descriptors. A helper of before takes it for the length of a frame, which
 /// is too large, and ends.
-pub(super) const REQUEST: [u8; 8] = [0xff; 8];
+pub(super) const USUAL: [u8; 8] = [0xff; 8];
+/// As [`USUAL`], but not one that has all namespaces.
+const UNUSUAL: [u8; 8] = [0xfe; 8];
 
 /// The zygote of a backend, started when it is first needed.
 #[derive(Debug)]
@@ -82,10 +84,11 @@ impl Zygote {
     }
 
     /// A fork that serves a sandbox: its stream, its standard error, and its way out.
-    pub(super) fn fork(&self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        match sys_fds::send(&self.0, &REQUEST, fds)? {
+    pub(super) fn fork(&self, usual: bool, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let request = if usual { USUAL } else { UNUSUAL };
+        match sys_fds::send(&self.0, &request, fds)? {
             // The stream has room: each fork is a few bytes, taken at once.
-            n if n == REQUEST.len() => Ok(()),
+            n if n == request.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
