@@ -282,7 +282,7 @@ fn keep(
         Ok(both) => both,
         Err(e) => {
             // Nobody waits any more: then nobody needs it.
-            drop(tell.send(Err(setup("helper", &e))));
+            drop(tell.send(Err(unanswered(e))));
             return;
         }
     };

@@ -54,23 +54,26 @@ struct Wanted {
 impl Wanted {
     /// `None`: nobody asks any more.
     fn next(from: &UnixStream) -> io::Result<Option<Self>> {
-        let mut reader = Reader::new(from);
-        let mut request = zygote::USUAL;
-        match reader.read_exact(&mut request) {
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            done => done?,
+        loop {
+            let mut reader = Reader::new(from);
+            let mut request = zygote::USUAL;
+            match reader.read_exact(&mut request) {
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+                done => done?,
+            }
+            let mut fds = reader.fds.into_iter();
+            let (Some(sock), Some(stderr)) = (fds.next(), fds.next()) else {
+                // No descriptor was left for them. What came is closed, and that is seen.
+                continue;
+            };
+            let outlet = fds.next();
+            return Ok(Some(Self {
+                sock: sock.into(),
+                stderr,
+                usual: request == zygote::USUAL && outlet.is_none(),
+                outlet,
+            }));
         }
-        let mut fds = reader.fds.into_iter();
-        let (Some(sock), Some(stderr)) = (fds.next(), fds.next()) else {
-            return Err(ErrorKind::InvalidData.into());
-        };
-        let outlet = fds.next();
-        Ok(Some(Self {
-            sock: sock.into(),
-            stderr,
-            usual: request == zygote::USUAL && outlet.is_none(),
-            outlet,
-        }))
     }
 }
 
