@@ -20,8 +20,6 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 pub(crate) struct Bed<'a> {
     pub(crate) rt: Runtime,
     pub(crate) backend: NativeBackend,
-    /// Opens sandboxes ahead.
-    pub(crate) ready: NativeBackend,
     pub(crate) dir: &'a Path,
     pub(crate) rounds: usize,
     /// Sizes are divided by it.
@@ -33,14 +31,9 @@ impl<'a> Bed<'a> {
     pub(crate) fn new(dir: &'a Path, quick: bool, bwrap: Option<PathBuf>) -> Result<Self> {
         let store = Arc::new(RepoStore::open(dir.join("store"), "git")?);
         let options = NativeOptions::new(store, dir.join("state"));
-        let ahead = NativeOptions {
-            ahead: true,
-            ..options.clone()
-        };
         Ok(Self {
             rt: Runtime::new()?,
             backend: NativeBackend::new(options)?,
-            ready: NativeBackend::new(ahead)?,
             dir,
             rounds: if quick { 2 } else { 50 },
             // Enough to see that it works.

@@ -20,14 +20,15 @@ type Bench = fn(&Bed) -> Result<Record>;
 const FIGURES: &[(&str, Bench)] = &[
     ("fork_dirty_ms", copies::fork_dirty),
     ("true_ms", speed::start_to_finish),
-    ("true_ahead_ms", speed::opened_ahead),
     ("exec_overhead_ms", speed::exec),
     ("sandboxes_per_second", speed::sustained),
     ("clean_copy_1000_ms", copies::small),
     ("clean_copy_6700_ms", copies::middle),
     ("clean_copy_100k_ms", copies::large),
     ("idle_rss_mb", idle::resident_memory),
-    ("idle_own_mb", idle::own_memory),
+    ("idle_pss_mb", idle::proportional_memory),
+    ("idle_uss_mb", idle::unique_memory),
+    ("zygote_rss_mb", idle::zygote),
 ];
 
 /// What the host holds: what it costs to copy a large parent is to be seen.

@@ -1,9 +1,9 @@
 use crate::{
     anchors::{finish, plain},
-    bed::{Bed, Result, ms, run_true, whole},
+    bed::{Bed, Result, ms, run_true},
 };
 use smallhands_benchmarks::{Record, beside, median};
-use smallhands_sandbox::{SandboxSpec, linux::NativeBackend};
+use smallhands_sandbox::SandboxSpec;
 use std::{
     thread,
     time::{Duration, Instant},
@@ -16,15 +16,6 @@ pub(crate) fn start_to_finish(bed: &Bed) -> Result<Record> {
     let spec = SandboxSpec::default();
     let timing = beside(bed.rounds, || bed.whole(&spec), || finish(&mut anchor))?;
     Ok(timing.record("sandbox/true_ms", "ms", 1e3, name))
-}
-
-/// The same where the next sandbox is opened while this one is in use.
-pub(crate) fn opened_ahead(bed: &Bed) -> Result<Record> {
-    let (name, mut anchor) = bed.anchor();
-    let spec = SandboxSpec::default();
-    let ours = || bed.rt.block_on(whole(&bed.ready, &spec));
-    let timing = beside(bed.rounds, ours, || finish(&mut anchor))?;
-    Ok(timing.record("sandbox/true_ahead_ms", "ms", 1e3, name))
 }
 
 /// What `true` takes longer in a live sandbox than without one; the aim is 2 ms.
@@ -57,15 +48,11 @@ pub(crate) fn sustained(bed: &Bed) -> Result<Record> {
     let stretch = Duration::from_millis(if bed.shrink > 1 { 100 } else { 2000 });
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..bed.rounds.div_ceil(10) {
-        ours.push(rate(stretch, &|| one(bed, &bed.backend))?);
+        ours.push(rate(stretch, &|| bed.whole(&SandboxSpec::default()))?);
         theirs.push(rate(stretch, &|| finish(&mut bed.anchor().1))?);
     }
     let (name, rate) = (bed.anchor().0, median(&theirs).unwrap_or(0.0));
     Ok(Record::new("sandbox/sandboxes_per_second", "1/s", &ours, name, rate).higher())
-}
-
-fn one(bed: &Bed, backend: &NativeBackend) -> Result {
-    bed.rt.block_on(whole(backend, &SandboxSpec::default()))
 }
 
 fn rate(stretch: Duration, once: &(dyn Fn() -> Result + Sync)) -> Result<f64> {

@@ -60,8 +60,9 @@ pub(crate) fn faults(p: &Pass) -> Result<Vec<(String, usize)>> {
     Ok(all)
 }
 
-/// Sandboxes of a state directory, children of ours, and mounts, once they had time to end.
-fn left(p: &Pass, state: &Path, dens: usize) -> Result<usize> {
+/// Sandboxes of a state directory, children of ours, and mounts, once they had time to end; but the
+/// directories and zygotes of so many backends that live.
+fn left(p: &Pass, state: &Path, dens: usize, zygotes: usize) -> Result<usize> {
     let begun = Instant::now();
     loop {
         host::reap();
@@ -69,16 +70,19 @@ fn left(p: &Pass, state: &Path, dens: usize) -> Result<usize> {
         let found = fs::read_dir(state.join("sandboxes"))?.flatten();
         let found: Vec<PathBuf> = found.map(|d| d.path()).collect();
         for den in &found {
-            // All but the lock.
+            // All but the lock and three mount points.
             left += fs::read_dir(den)
                 .map_or(0, Iterator::count)
-                .saturating_sub(1);
+                .saturating_sub(4);
         }
         left += found.len().saturating_sub(dens);
-        left += host::children()
-            .into_iter()
-            .filter(|c| !p.own_child(*c))
-            .count();
+        let mut children = host::children();
+        children.retain(|c| !p.own_child(*c));
+        // A sandbox is the child of one; and one waits for the next.
+        let below = children.iter().map(|c| host::children_of(*c).len());
+        left += below.map(|n| n.saturating_sub(1)).sum::<usize>();
+        let waiting = children.iter().filter(|c| host::is_zygote(**c)).count();
+        left += children.len() - waiting.min(zygotes);
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let place = p.place.display().to_string();
         let ours = |l: &&str| l.contains(&place) && !l.contains("/tiny ");
@@ -114,7 +118,7 @@ fn unconfined(p: &Pass) -> Result<usize> {
         p.wait(async { backend.open(&spec, &p.cx).await?.close().await })
     };
     let (with, without) = (open(Some(Egress::default())), open(None));
-    let left = left(p, &state, 1)?;
+    let left = left(p, &state, 1, 2)?;
     drop(backend);
     match (with, without) {
         (Err(SandboxError::Setup { stage, .. }), Ok(())) if stage == "landlock" => Ok(left),
@@ -137,7 +141,7 @@ fn killed(p: &Pass, number: libc::c_long) -> Result<usize> {
     });
     // A command that was killed is a result, of a signal; anything else is an error.
     let honest = done.as_ref().map_or(true, |d| !d.ok());
-    let left = left(p, &state, 1)?;
+    let left = left(p, &state, 1, 2)?;
     drop(backend);
     match honest && begun.elapsed() < Duration::from_secs(60) {
         true => Ok(left),
@@ -200,7 +204,7 @@ fn host_killed(p: &Pass, after: Duration) -> Result<usize> {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(rest + left(p, &state, 0)?)
+    Ok(rest + left(p, &state, 0, 1)?)
 }
 
 fn at_once(p: &Pass, many: usize) -> Result<usize> {
@@ -233,7 +237,7 @@ fn at_once(p: &Pass, many: usize) -> Result<usize> {
         }
         Ok(())
     })?;
-    left(p, &p.place.join("state"), 1)
+    left(p, &p.place.join("state"), 1, 1)
 }
 
 /// A state directory with room for a few files only, in a mount namespace of its own.
@@ -270,7 +274,7 @@ pub(crate) fn on_full_disk(place: &Path) -> Result {
         }
         Ok::<_, SandboxError>(())
     })?;
-    let rest = left(&p, &place.join("tiny/state"), 1)?;
+    let rest = left(&p, &place.join("tiny/state"), 1, 1)?;
     println!("{}", rest);
     Ok(())
 }

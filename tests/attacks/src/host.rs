@@ -306,7 +306,18 @@ pub fn reap() {
 
 /// The children of this process, those of all its threads.
 pub fn children() -> Vec<i32> {
-    let tasks = fs::read_dir("/proc/self/task")
+    children_of(std::process::id() as i32)
+}
+
+/// Whether a child is what the sandboxes of a backend are forked from.
+pub fn is_zygote(pid: i32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains("__smallhands_sandbox")
+}
+
+/// The children of a process, those of all its threads.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
         .flatten()
         .flatten();

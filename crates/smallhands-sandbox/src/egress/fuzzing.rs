@@ -6,7 +6,7 @@ use super::{
     dial::Dialled,
     hello::{self, Hello},
     host::{self, Host},
-    link::{Link, Shared},
+    link::{Carried, Link, Shared},
     mux::{MAX_DATA, Mux, Peer, WINDOW},
     opening::{self, Step},
 };
@@ -401,7 +401,7 @@ pub fn proxy(bytes: &[u8]) {
     };
     let rules = ["example.com:443", "*.example.org:80", "127.0.0.1:8080"];
     let egress = Egress::new(rules).expect("rules");
-    let (mut mux, mut left) = (Mux::host(3), 1000_u64);
+    let (mut mux, mut left, carried) = (Mux::host(3), 1000_u64, Carried::default());
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
     let mut far: Vec<TcpStream> = Vec::new();
     for piece in bytes.chunks(usize::from(*size) + 1) {
@@ -415,6 +415,7 @@ pub fn proxy(bytes: &[u8]) {
                 egress: &egress,
                 mux: &mut mux,
                 left: &mut left,
+                carried: &carried,
             };
             link.advance(&mut shared);
             if let Some((host, port)) = link.begin_dial() {

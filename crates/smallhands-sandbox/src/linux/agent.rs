@@ -2,12 +2,12 @@
 
 use super::{
     changes,
-    child::Launch,
+    child::{Launch, Walls},
     files, helper, layer, mounts,
     proto::{self, Ask, Command, Fault, Policy, Reply, Request, Say},
     running::{self, Running},
     seccomp::Filters,
-    sys,
+    sys, sys_fds, sys_mem,
 };
 use crate::Wall;
 use std::{
@@ -17,7 +17,11 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
+
+/// After so long it is idle.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// The workspace and what lies behind it.
 pub(super) struct View {
@@ -61,10 +65,12 @@ struct Agent<'a> {
     sock: &'a mut UnixStream,
     policy: &'a Policy,
     view: &'a View,
-    filters: Filters,
+    walls: Walls,
     children: OwnedFd,
     running: Option<Running>,
     filling: Option<Filling>,
+    /// Nothing happened for a while.
+    idle: bool,
     /// The first thing that went wrong with a list of changes.
     apply_fault: Option<Fault>,
 }
@@ -75,10 +81,22 @@ pub(super) fn serve(
     policy: &Policy,
     view: &View,
     enforced: &[String],
+    filters: &Filters,
 ) -> io::Result<()> {
     helper::bound(sock)?;
-    let filters = match Filters::compile() {
-        Ok(filters) => filters,
+    let say = Say::Hello {
+        version: proto::VERSION,
+        enforced: enforced.to_vec(),
+    };
+    // With a handle on us, so that the host sees when we have ended.
+    let me = sys::pidfd(std::process::id())?;
+    let hello = proto::frame(&Reply { id: 0, say }, &[])?;
+    let sent = sys_fds::send(sock, &hello, &[me.as_fd()])?;
+    sock.write_all(&hello[sent..])?;
+    drop(me);
+    // While the host reads that.
+    let walls = match Walls::new(policy, &view.built, filters) {
+        Ok(walls) => walls,
         Err(fault) => {
             let say = Say::Fault(fault);
             return proto::send(sock, &Reply { id: 0, say }, &[]);
@@ -88,17 +106,13 @@ pub(super) fn serve(
         sock,
         policy,
         view,
-        filters,
+        walls,
         children: sys::child_events()?,
         running: None,
         filling: None,
         apply_fault: None,
+        idle: false,
     };
-    let say = Say::Hello {
-        version: proto::VERSION,
-        enforced: enforced.to_vec(),
-    };
-    agent.say(0, say)?;
     while agent.turn()? {}
     Ok(())
 }
@@ -121,7 +135,17 @@ impl Agent<'_> {
             out,
             err,
         ];
-        sys::poll(&mut fds, self.running.as_ref().map(Running::pause))?;
+        let pause = match &self.running {
+            Some(r) => Some(r.pause()),
+            None => (!self.idle).then_some(IDLE),
+        };
+        sys::poll(&mut fds, pause)?;
+        if fds.iter().all(|f| f.revents == 0) && self.running.is_none() {
+            self.idle = true;
+            sys_mem::give_back_program();
+            return Ok(true);
+        }
+        self.idle = false;
         let [asked, ended, stdin, out, err] = fds.map(|f| f.revents != 0);
         if ended {
             running::clear(&self.children);
@@ -237,9 +261,7 @@ impl Agent<'_> {
         let launch = Launch {
             what,
             policy: self.policy,
-            readable: &self.view.built.readable,
-            writable: &self.view.built.writable,
-            filters: &self.filters,
+            walls: &self.walls,
             work: self.view.work.as_fd(),
         };
         let started = Running::start(id, &launch, self.view.built.upper.as_fd())

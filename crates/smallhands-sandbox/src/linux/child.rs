@@ -14,13 +14,30 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+/// What each command puts on itself, made once. System calls are filtered for PID 1 already.
+pub(super) struct Walls {
+    landlock: Option<landlock::Rules>,
+}
+
+impl Walls {
+    /// Confines this process, PID 1, as far as that leaves it what it has to do.
+    pub(super) fn new(p: &Policy, view: &mounts::View, filters: &Filters) -> Result<Self, Fault> {
+        let devices = mounts::DEVICES.map(|d| format!("/dev/{d}"));
+        let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+        let rules = || landlock::Rules::new(&view.writable, &view.readable, &devices);
+        let landlock = p.has(Wall::Landlock).then(rules).transpose()?;
+        if p.has(Wall::Seccomp) {
+            filters.install()?;
+        }
+        Ok(Self { landlock })
+    }
+}
+
 /// All that a command needs, made before the fork.
 pub(super) struct Launch<'a> {
     pub(super) what: &'a Command,
     pub(super) policy: &'a Policy,
-    pub(super) readable: &'a [String],
-    pub(super) writable: &'a [String],
-    pub(super) filters: &'a Filters,
+    pub(super) walls: &'a Walls,
     pub(super) work: BorrowedFd<'a>,
 }
 
@@ -41,20 +58,15 @@ fn prepare(l: &Launch<'_>, streams: [BorrowedFd<'_>; 3]) -> Result<(), Fault> {
     sys::default_signals().map_err(at("signals"))?;
     sys::wire_streams(streams).map_err(at("streams"))?;
     enter(l.work, &l.what.cwd)?;
-    let devices = mounts::DEVICES.map(|d| format!("/dev/{d}"));
-    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
     // And at commands before PID 1. As a copy of that, its own files in /proc are not its own.
     sys::set_dumpable(true).map_err(at("dumpable"))?;
     drop(fs::write("/proc/self/oom_score_adj", "800"));
-    if l.policy.has(Wall::Landlock) {
-        landlock::restrict(l.writable, l.readable, &devices)?;
+    if let Some(rules) = &l.walls.landlock {
+        rules.restrict()?;
     }
     limits::apply(&l.policy.limits).map_err(at("limits"))?;
     if !l.policy.has(Wall::Capabilities) {
         sys_priv::keep_capabilities().map_err(at("capabilities"))?;
-    }
-    if l.policy.has(Wall::Seccomp) {
-        l.filters.install()?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The host's end of a sandbox: a thread that starts the helper, reads what the agent says, and
+//! The host's end of a sandbox: a thread that has a helper made, reads what the agent says, and
 //! cleans up when it is gone.
 
 use super::{
@@ -7,8 +7,11 @@ use super::{
     den::{Den, Private},
     landlock,
     output::Ring,
-    proto::{self, Ask, CHUNK, Fault, Policy, Reply, Request, Say},
+    proto::{self, Ask, CHUNK, Fault, Placed, Policy, Reply, Request, Say},
     sys,
+    sys_fds::Reader,
+    sys_priv::Identity,
+    zygote::{Nursery, Zygote},
 };
 use crate::{
     Change, SandboxError, Wall,
@@ -17,20 +20,20 @@ use crate::{
 use std::{
     collections::HashMap,
     ffi::OsStr,
+    fs::File,
     io::{self, Read},
     net::Shutdown,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, net::UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Child, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -90,29 +93,23 @@ impl Drop for Conn {
     }
 }
 
-/// A sandbox on its way.
-pub(super) type Opening = oneshot::Receiver<Result<Conn, SandboxError>>;
-
-pub(super) async fn opened(opening: Opening) -> Result<Conn, SandboxError> {
-    let lost = || SandboxError::Lost("its thread ended".into());
-    opening.await.unwrap_or_else(|_| Err(lost()))
-}
-
 impl Conn {
-    /// Starts a helper; [`opened`] waits for its hello, and if nobody does it ends.
-    pub(super) fn begin_open(
-        helper: PathBuf,
+    /// Waits for the hello; if nobody does any more the sandbox ends.
+    pub(super) async fn open(
+        nursery: Arc<Nursery>,
         policy: Policy,
         den: Arc<Den>,
         outlet: Option<Outlet>,
-    ) -> Result<Opening, SandboxError> {
+    ) -> Result<Self, SandboxError> {
         let (tell, told) = oneshot::channel();
-        // A thread of its own also because the helper dies with the thread that started it.
+        // Asked here, because the kernel knows little yet of a thread that is new.
+        let who = Identity::of_this_thread().map_err(|e| setup("helper", &e))?;
         thread::Builder::new()
             .name("sandbox".into())
-            .spawn(move || keep(&helper, policy, &den, outlet, tell))
+            .spawn(move || keep(&nursery, who, policy, &den, outlet, tell))
             .map_err(|e| setup("thread", &e))?;
-        Ok(told)
+        let lost = |_| Err(SandboxError::Lost("its thread ended".into()));
+        told.await.unwrap_or_else(lost)
     }
 
     /// Announces a request whose frames come next; `kept` is the cap of each output stream.
@@ -188,10 +185,6 @@ impl Conn {
         self.enforced.iter().any(|e| named(e) || later(e))
     }
 
-    pub(super) fn is_alive(&self) -> bool {
-        self.shared.state().lost.is_none()
-    }
-
     pub(super) fn lost(&self) -> SandboxError {
         let why = self.shared.state().lost.clone();
         SandboxError::Lost(why.unwrap_or_else(|| "the agent hung up".into()))
@@ -250,68 +243,81 @@ fn setup(stage: &str, e: &io::Error) -> SandboxError {
 /// A proxy's stream and what it works with.
 type Way = Option<(Outlet, UnixStream)>;
 
-fn start(helper: &Path, outlet: Option<Outlet>) -> io::Result<(Child, UnixStream, Way)> {
+/// The processes of a sandbox, seen from outside.
+struct Processes {
+    /// They all have the other end of it, and nobody else has.
+    stderr: File,
+    /// PID 1, once it said hello.
+    first: Option<OwnedFd>,
+    /// Which they would end with.
+    _zygote: Arc<Zygote>,
+}
+
+fn start(
+    nursery: &Nursery,
+    who: Identity,
+    usual: bool,
+    outlet: Option<Outlet>,
+) -> io::Result<(Processes, UnixStream, Way)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let (way, stdout) = match outlet {
-        Some(outlet) => {
-            let (here, there) = UnixStream::pair()?;
-            (Some((outlet, here)), Stdio::from(OwnedFd::from(there)))
-        }
-        None => (None, Stdio::null()),
+    let (stderr, said) = sys::pipe()?;
+    sys::set_nonblocking(stderr.as_fd())?;
+    let way = outlet.map(|outlet| UnixStream::pair().map(|(here, there)| (outlet, here, there)));
+    let way = way.transpose()?;
+    let zygote = nursery.zygote(who)?;
+    let mut fds = vec![theirs.as_fd(), said.as_fd()];
+    fds.extend(way.as_ref().map(|(_, _, there)| there.as_fd()));
+    zygote.fork(usual, &fds)?;
+    let processes = Processes {
+        stderr: File::from(stderr),
+        first: None,
+        _zygote: zygote,
     };
-    #[allow(clippy::disallowed_methods)] // The sandbox is what commands go through.
-    let child = std::process::Command::new(helper)
-        .arg(super::HOOK)
-        .env_clear()
-        // A Ctrl-C at the terminal is for the host, which decides what becomes of sandboxes.
-        .process_group(0)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()?;
-    Ok((child, ours, way))
+    Ok((processes, ours, way.map(|(outlet, here, _)| (outlet, here))))
 }
 
 /// The life of a sandbox, on its own thread.
 fn keep(
-    helper: &Path,
+    nursery: &Nursery,
+    who: Identity,
     mut policy: Policy,
     den: &Arc<Den>,
     outlet: Option<Outlet>,
     tell: oneshot::Sender<Result<Conn, SandboxError>>,
 ) {
-    let (mut child, mut sock, way) = match start(helper, outlet) {
+    let usual = policy.has(Wall::NetworkNamespace) && policy.has(Wall::IpcNamespace);
+    let (mut processes, mut sock, way) = match start(nursery, who, usual, outlet) {
         Ok(both) => both,
         Err(e) => {
             // Nobody waits any more: then nobody needs it.
-            drop(tell.send(Err(setup("helper", &e))));
+            drop(tell.send(Err(unanswered(e))));
             return;
         }
     };
-    // While the helper starts.
-    let private = match place(den, &mut policy) {
+    // Made while the helper begins.
+    let path = den.next();
+    let private = match place(den, path, &mut policy, &mut sock) {
         Ok(private) => private,
         Err(e) => {
             drop(sock);
-            drop(bury(&mut child));
+            drop(bury(processes));
             drop(tell.send(Err(e)));
             return;
         }
     };
-    // Before it starts anything that would not be in the group.
-    let joined = private.group.join(child.id());
-    let hello = joined
-        .map_err(|e| setup("control group", &e))
-        .and_then(|()| greet(&mut sock, &policy));
-    let opened = hello.and_then(|enforced| {
-        let (mut conn, shared) = connect(&sock, enforced, &private, &policy)?;
+    // Started while the helper builds.
+    let writer = start_writer(&sock);
+    let opened = greet(&mut sock).and_then(|(enforced, first)| {
+        processes.first = first;
+        let frames = writer?;
+        let (mut conn, shared) = connect(&sock, frames, enforced, &private, &policy)?;
         let thread = conn.lead_out(way)?;
         Ok((conn, shared, thread))
     });
     match opened {
         Err(e) => {
             drop(sock.shutdown(Shutdown::Both));
-            let said = bury(&mut child);
+            let said = bury(processes);
             let e = match private.group.memory.out_of_memory() {
                 0 => explain(e, &said),
                 _ => setup("memory", &io::Error::other(TOO_LITTLE)),
@@ -324,7 +330,7 @@ fn keep(
             drop(tell.send(Ok(conn)));
             let why = read_all(&mut sock, &shared);
             shared.hang_up();
-            let said = bury(&mut child);
+            let said = bury(processes);
             let why = match private.group.memory.out_of_memory() {
                 0 => format!("{why}{said}"),
                 _ => TOO_LITTLE.into(),
@@ -345,19 +351,40 @@ fn keep(
     }
 }
 
-/// A directory and groups of its own, of which the policy is told.
-fn place(den: &Arc<Den>, policy: &mut Policy) -> Result<Private, SandboxError> {
+/// Tells the helper what to build, and makes a directory and groups for it.
+fn place(
+    den: &Arc<Den>,
+    path: PathBuf,
+    policy: &mut Policy,
+    sock: &mut UnixStream,
+) -> Result<Private, SandboxError> {
+    let absolute = std::path::absolute(&path).map_err(|e| setup("state directory", &e))?;
+    policy.private = absolute.into_os_string().into_encoded_bytes();
+    // Before anybody looks at it: nobody removes it from now on.
+    let hold = |p: &Vec<u8>| crate::cache::hold(Path::new(OsStr::from_bytes(p)));
+    let shown = policy.generations().map(hold).collect::<Result<_, _>>()?;
+    sock.set_read_timeout(Some(HELLO)).map_err(unanswered)?;
+    // One that ended already is heard of when it should say hello.
+    drop(proto::send(sock, policy, &[]));
     let (other_user, caches) = (policy.has(Wall::UserChange), policy.caches.len());
-    let mut private = den.private(other_user, &policy.limits, caches)?;
-    let path = std::path::absolute(private.path()).map_err(|e| setup("state directory", &e))?;
-    policy.private = path.into_os_string().into_encoded_bytes();
-    policy.groups = private.group.to_enter();
-    for shown in policy.generations() {
-        private
-            .shown
-            .push(crate::cache::hold(Path::new(OsStr::from_bytes(shown)))?);
-    }
+    let mut private = den.private(path, other_user, &policy.limits, caches)?;
+    private.shown = shown;
+    let groups = private.group.to_enter();
+    drop(proto::send(sock, &Placed { groups }, &[]));
     Ok(private)
+}
+
+/// A helper that does not say what it should.
+fn unanswered(e: io::Error) -> SandboxError {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => {
+            setup("helper", &io::Error::other("no answer within a minute"))
+        }
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            setup("helper", &io::Error::other("it ended without a word"))
+        }
+        _ => setup("helper", &e),
+    }
 }
 
 fn explain(e: SandboxError, said: &str) -> SandboxError {
@@ -370,22 +397,18 @@ fn explain(e: SandboxError, said: &str) -> SandboxError {
     }
 }
 
-fn greet(sock: &mut UnixStream, policy: &Policy) -> Result<Vec<String>, SandboxError> {
-    let bad = |e: io::Error| match e.kind() {
-        io::ErrorKind::WouldBlock => {
-            setup("helper", &io::Error::other("no answer within a minute"))
-        }
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-            setup("helper", &io::Error::other("it ended without a word"))
-        }
-        _ => setup("helper", &e),
-    };
-    sock.set_read_timeout(Some(HELLO)).map_err(bad)?;
-    proto::send(sock, policy, &[]).map_err(bad)?;
-    let first = proto::receive::<Reply>(sock).map_err(bad)?;
-    sock.set_read_timeout(None).map_err(bad)?;
+/// What is in force, and a handle on PID 1.
+type Greeting = (Vec<String>, Option<OwnedFd>);
+
+fn greet(sock: &mut UnixStream) -> Result<Greeting, SandboxError> {
+    let mut reader = Reader::new(sock);
+    let first = proto::receive::<Reply>(&mut reader).map_err(unanswered)?;
+    let handle = reader.fds.pop();
+    sock.set_read_timeout(None).map_err(unanswered)?;
     match first.map(|(reply, _)| reply.say) {
-        Some(Say::Hello { version, enforced }) if version == proto::VERSION => Ok(enforced),
+        Some(Say::Hello { version, enforced }) if version == proto::VERSION => {
+            Ok((enforced, handle))
+        }
         Some(Say::Fault(fault)) => Err(fault.into()),
         Some(other) => Err(Fault::setup("helper", format!("it began with {other:?}")).into()),
         None => Err(Fault::setup("helper", "it ended without a word").into()),
@@ -394,30 +417,16 @@ fn greet(sock: &mut UnixStream, policy: &Policy) -> Result<Vec<String>, SandboxE
 
 fn connect(
     sock: &UnixStream,
+    frames: mpsc::Sender<Frame>,
     mut enforced: Vec<String>,
     private: &Private,
     policy: &Policy,
 ) -> Result<(Conn, Arc<Shared>), SandboxError> {
-    let clone = || sock.try_clone().map_err(|e| setup("helper", &e));
     let shared = Arc::new(Shared {
-        sock: clone()?,
+        sock: sock.try_clone().map_err(|e| setup("helper", &e))?,
         state: Mutex::default(),
         gone: watch::Sender::new(false),
     });
-    let (frames, mut queue) = mpsc::channel::<Frame>(8);
-    let mut writer = clone()?;
-    thread::Builder::new()
-        .name("sandbox-writer".into())
-        .spawn(move || {
-            while let Some((head, bytes)) = queue.blocking_recv() {
-                if proto::send(&mut writer, &head, &bytes).is_err() {
-                    // A frame that cannot be sent leaves the stream useless.
-                    drop(writer.shutdown(Shutdown::Both));
-                    break;
-                }
-            }
-        })
-        .map_err(|e| setup("thread", &e))?;
     let group = &private.group;
     enforced.extend(group.enforced.iter().cloned());
     let conn = Conn {
@@ -431,6 +440,25 @@ fn connect(
         private: OsStr::from_bytes(&policy.private).into(),
     };
     Ok((conn, shared))
+}
+
+/// A thread that sends what is put into the queue, as long as somebody may.
+fn start_writer(sock: &UnixStream) -> Result<mpsc::Sender<Frame>, SandboxError> {
+    let (frames, mut queue) = mpsc::channel::<Frame>(8);
+    let mut writer = sock.try_clone().map_err(|e| setup("helper", &e))?;
+    thread::Builder::new()
+        .name("sandbox-writer".into())
+        .spawn(move || {
+            while let Some((head, bytes)) = queue.blocking_recv() {
+                if proto::send(&mut writer, &head, &bytes).is_err() {
+                    // A frame that cannot be sent leaves the stream useless.
+                    drop(writer.shutdown(Shutdown::Both));
+                    break;
+                }
+            }
+        })
+        .map_err(|e| setup("thread", &e))?;
+    Ok(frames)
 }
 
 /// Reads until the agent is gone; says why. Never waits for a consumer.
@@ -456,25 +484,35 @@ fn read_all(sock: &mut UnixStream, shared: &Shared) -> String {
     }
 }
 
-/// Waits for the helper, which has reaped its namespace by then. Gives back what it wrote to
-/// standard error, for a reason.
-fn bury(child: &mut Child) -> String {
-    let ended = sys::pidfd(child.id()).is_ok_and(|fd| {
-        let mut fds = [sys::interest(fd.as_raw_fd(), libc::POLLIN)];
-        sys::poll(&mut fds, Some(END)).is_ok() && fds[0].revents != 0
-    });
-    if !ended {
-        // The kernel then kills PID 1, whose parent it is. Errors: it is dead already.
-        drop(child.kill());
-    }
-    drop(child.wait());
+/// Waits until all have ended. Gives back what they wrote to standard error, for a reason.
+fn bury(mut p: Processes) -> String {
+    let until = Instant::now() + END;
     let mut said = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        drop(stderr.take(4096).read_to_end(&mut said));
+    let mut buf = [0; 4096];
+    // The kernel closes what a process has before it is done with it.
+    while ended(&p.stderr, until) {
+        match p.stderr.read(&mut buf) {
+            Ok(n @ 1..) => said.extend(&buf[..n.min(4096_usize.saturating_sub(said.len()))]),
+            _ => break,
+        }
+    }
+    if let Some(first) = p.first {
+        // With everything in its namespace, and that with all mounts.
+        if !ended(&first, until) {
+            sys::kill_by_fd(first.as_fd());
+            ended(&first, Instant::now() + END);
+        }
     }
     let said = String::from_utf8_lossy(&said);
     match said.trim() {
         "" => String::new(),
         text => format!(": {text}"),
     }
+}
+
+/// Waits until there is something to be read, or the end.
+fn ended(fd: &impl AsRawFd, until: Instant) -> bool {
+    let mut fds = [sys::interest(fd.as_raw_fd(), libc::POLLIN)];
+    let left = until.saturating_duration_since(Instant::now());
+    sys::poll(&mut fds, Some(left)).is_ok() && fds[0].revents != 0
 }

@@ -29,6 +29,9 @@ pub(super) struct Den {
     _lock: File,
 }
 
+/// Where each sandbox, in a mount namespace of its own, mounts something.
+const MOUNT_POINTS: [&str; 3] = ["root", "lower0", "lower1"];
+
 /// The directory of one sandbox.
 #[derive(Debug)]
 pub(super) struct Private {
@@ -66,6 +69,9 @@ impl Den {
                 let mut lock = File::create(path.join(LOCK))?;
                 // Another janitor may have come between the last two lines.
                 if lock.try_lock().is_ok() && lock.metadata()?.nlink() > 0 {
+                    for name in MOUNT_POINTS {
+                        make_dir(&path.join(name), 0o755)?;
+                    }
                     let places = Places::find();
                     cgroup::sweep_orphans(&places.dirs());
                     let dirs = places.dirs().into_iter().map(PathBuf::into_os_string);
@@ -83,20 +89,26 @@ impl Den {
         go().map_err(setup(state_dir))
     }
 
-    /// A directory for one sandbox, with what the helper expects in it, for so many caches; for an
+    /// Where the next sandbox will have its directory.
+    pub(super) fn next(&self) -> PathBuf {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.path.join(n.to_string())
+    }
+
+    /// Makes the directory that [`next`](Self::next) gave, with what the helper expects in it, for so many
+    /// caches; for an
     /// agent that is another user than we, where there is one and it is wanted.
     pub(super) fn private(
         self: &Arc<Self>,
+        path: PathBuf,
         other_user: bool,
         limits: &Limits,
         caches: usize,
     ) -> Result<Private, SandboxError> {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(n.to_string());
         let go = || -> io::Result<()> {
             make_dir(&path, 0o700)?;
             let ids = agent_ids().filter(|_| other_user);
-            let own = ["root", "lower0", "lower1", "upper", "work"].map(String::from);
+            let own = ["upper", "work"].map(String::from);
             let parts = |i| ["", "/lower0", "/upper", "/work"].map(|p| format!("{}{p}", cache(i)));
             for name in own.into_iter().chain((0..caches).flat_map(parts)) {
                 let dir = path.join(name);
@@ -118,6 +130,7 @@ impl Den {
         };
         // What was made of it before the disk was full goes with it.
         go().map_err(setup(&path))?;
+        let n = path.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{}{n}", prefix(&self.path));
         private.group = self.places.group(&name, limits);
         Ok(private)

@@ -70,12 +70,13 @@ struct Forwarder {
 impl Forward {
     /// Listens, in the network of the sandbox and before anything else runs there. `None`: no way
     /// out is wanted.
-    pub(super) fn prepare(p: &Policy) -> Result<Option<Self>, Fault> {
+    pub(super) fn prepare(p: &Policy, stream: Option<OwnedFd>) -> Result<Option<Self>, Fault> {
         let Some(most) = p.egress else {
             return Ok(None);
         };
+        let stream = stream.ok_or_else(|| Fault::setup("egress", "no stream came for it"))?;
+        let stream = UnixStream::from(stream);
         let go = || {
-            let stream = sys::take_socket(1)?;
             sys::loopback_up()?;
             let listener = TcpListener::bind(PROXY)?;
             listener.set_nonblocking(true)?;
@@ -92,7 +93,11 @@ impl Forward {
     }
 
     /// Gives up what forwarding does not need.
-    pub(super) fn confine(p: &Policy, user: Option<(u32, u32)>) -> Result<(), Fault> {
+    pub(super) fn confine(
+        p: &Policy,
+        user: Option<(u32, u32)>,
+        filters: &Filters,
+    ) -> Result<(), Fault> {
         let at = |e: io::Error| Fault::setup("egress", e);
         match user {
             // That takes the capabilities away, too.
@@ -103,10 +108,10 @@ impl Forward {
         sys::set_dumpable(false).map_err(at)?;
         sys::die_with_parent().map_err(at)?;
         if p.has(Wall::Landlock) {
-            landlock::restrict(&[], &[], &[])?;
+            landlock::Rules::new(&[], &[], &[])?.restrict()?;
         }
         if p.has(Wall::Seccomp) {
-            Filters::compile()?.install()?;
+            filters.install()?;
         }
         Ok(())
     }

@@ -1,16 +1,18 @@
-//! The re-executed helper: namespaces, then a child that becomes PID 1 and the agent.
+//! The re-executed helper, and its forks: namespaces, then a child that becomes PID 1 and the agent.
 
 use super::{
     NOBODY, agent, agent_ids, cgroup,
+    forks::{self, Direct},
     forward::Forward,
     landlock, limits, mounts,
-    proto::{self, Fault, Policy, Reply, Say},
-    seccomp, sys, sys_priv,
+    proto::{self, Fault, Placed, Policy, Reply, Say},
+    seccomp::{self, Filters},
+    sys, sys_priv,
 };
 use crate::Wall;
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     time::Duration,
 };
@@ -42,23 +44,33 @@ enum Start {
 /// Never returns to the embedding program.
 pub(super) fn main() -> ! {
     // The host sees the end of the stream and the status; there is nobody else to tell.
-    let code = run().unwrap_or(1);
-    std::process::exit(code)
+    let code = forks::run().unwrap_or(1);
+    sys::exit_now(code)
 }
 
-fn run() -> io::Result<i32> {
-    sys::die_with_parent()?;
-    sys::set_umask(0o022);
-    let mut sock = sys::take_socket(0)?;
+/// One sandbox; with `made` this process is its PID 1.
+pub(super) fn serve(
+    mut sock: UnixStream,
+    outlet: Option<OwnedFd>,
+    filters: &Result<Filters, Fault>,
+    made: Option<Direct>,
+) -> io::Result<i32> {
     let Some((policy, _)) = proto::receive::<Policy>(&mut sock)? else {
         return Ok(0);
     };
-    let start = match isolate(&policy) {
+    let start = match isolate(&policy, made, &mut sock) {
         Ok(start) => start,
         Err(fault) => return report(&mut sock, fault),
     };
+    let filters = match filters {
+        Ok(filters) => filters,
+        Err(fault) => return report(&mut sock, fault.clone()),
+    };
+    if made.is_some() {
+        return first(sock, &policy, start, filters, Placement::Outside);
+    }
     // Before the fork: PID 1 is not to say hello without it.
-    let forward = match Forward::prepare(&policy) {
+    let forward = match Forward::prepare(&policy, outlet) {
         Ok(forward) => forward,
         Err(fault) => return report(&mut sock, fault),
     };
@@ -73,36 +85,69 @@ fn run() -> io::Result<i32> {
         sys::Fork::Parent(pid) => {
             drop((sock, confined));
             if let Some((forward, tell)) = forward {
-                serve_outlet(forward, tell, pid, &policy, start);
+                serve_outlet(forward, tell, pid, &policy, start, filters);
             }
             // PID 1 ends last of its namespace: when it is reaped, nothing of it is left.
             sys::wait_for(pid).map(|status| i32::from(status != 0))
         }
         sys::Fork::Child => {
             drop(forward);
-            let ended = build(&policy, start).and_then(|(view, enforced)| {
-                if let Some(said) = confined {
-                    Forward::was_confined(said)?;
-                }
-                agent::serve(&mut sock, &policy, &view, &enforced)
-                    .map_err(|e| Fault::setup("agent", e))
-            });
-            match ended {
-                Ok(()) => Ok(0),
-                Err(fault) => report(&mut sock, fault),
-            }
+            first(sock, &policy, start, filters, Placement::Inside(confined))
         }
+    }
+}
+
+/// Where PID 1 begins.
+enum Placement {
+    /// Outside of its control groups, which the host makes meanwhile.
+    Outside,
+    /// In them; where there is a way out, that says here that it has its walls.
+    Inside(Option<OwnedFd>),
+}
+
+/// PID 1.
+fn first(
+    mut sock: UnixStream,
+    p: &Policy,
+    start: Start,
+    filters: &Filters,
+    placement: Placement,
+) -> io::Result<i32> {
+    let mut placed = || match placement {
+        Placement::Outside => enter_groups(&mut sock).and_then(|()| {
+            let flag = libc::CLONE_NEWCGROUP;
+            sys::unshare(flag).map_err(|e| unshare_fault("cgroup namespace", &e))
+        }),
+        Placement::Inside(_) => Ok(()),
+    };
+    let built = build(p, start, &mut placed);
+    let ended = built.and_then(|(view, enforced)| {
+        if let Placement::Inside(Some(said)) = placement {
+            Forward::was_confined(said)?;
+        }
+        agent::serve(&mut sock, p, &view, &enforced, filters).map_err(|e| Fault::setup("agent", e))
+    });
+    match ended {
+        Ok(()) => Ok(0),
+        Err(fault) => report(&mut sock, fault),
     }
 }
 
 /// Carries connections out while PID 1 lives, which hears first whether it may count on that. What
 /// goes wrong later, PID 1 goes on without.
-fn serve_outlet(forward: Forward, tell: OwnedFd, pid: i32, p: &Policy, start: Start) {
+fn serve_outlet(
+    forward: Forward,
+    tell: OwnedFd,
+    pid: i32,
+    p: &Policy,
+    start: Start,
+    filters: &Filters,
+) {
     let user = match start {
         Start::Root(0, 0) | Start::Rootless { .. } => None,
         Start::Root(uid, gid) => Some((uid, gid)),
     };
-    let fault = Forward::confine(p, user).err();
+    let fault = Forward::confine(p, user, filters).err();
     // Nobody reads it: then PID 1 is dead, which is seen next.
     drop(serde_json::to_writer(File::from(tell), &fault));
     if fault.is_none()
@@ -113,13 +158,13 @@ fn serve_outlet(forward: Forward, tell: OwnedFd, pid: i32, p: &Policy, start: St
     }
 }
 
-fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
+pub(super) fn report(sock: &mut UnixStream, fault: Fault) -> io::Result<i32> {
     let say = Say::Fault(fault);
     proto::send(sock, &Reply { id: 0, say }, &[])?;
     Ok(1)
 }
 
-fn isolate(p: &Policy) -> Result<Start, Fault> {
+fn isolate(p: &Policy, made: Option<Direct>, sock: &mut UnixStream) -> Result<Start, Fault> {
     if p.version != proto::VERSION {
         let why = format!(
             "host speaks version {}, helper {}",
@@ -128,13 +173,13 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
         );
         return Err(Fault::setup("helper", why));
     }
-    // Before anything is started that would not be in it.
-    for tasks in &p.groups {
-        cgroup::enter(tasks).map_err(|e| Fault::setup("control group", e))?;
+    if made.is_none() {
+        enter_groups(sock)?;
     }
     // Best effort: when memory runs out, the kernel should look here rather than at the host.
     drop(fs::write("/proc/self/oom_score_adj", "300"));
-    let start = match agent_ids() {
+    let has_user = made.is_some_and(|m| m.namespaces & libc::CLONE_NEWUSER != 0);
+    let start = match agent_ids().filter(|_| !has_user) {
         Some(_) if !p.has(Wall::UserChange) => Start::Root(0, 0),
         Some((uid, gid)) if sys_priv::can_administer() => Start::Root(uid, gid),
         Some((uid, gid)) if sys_priv::can_change_uid() => {
@@ -142,16 +187,29 @@ fn isolate(p: &Policy) -> Result<Start, Fault> {
             Start::Rootless { root: false }
         }
         _ => Start::Rootless {
-            root: sys_priv::uid() == 0,
+            root: made.map_or_else(sys_priv::uid, |m| m.ids.0) == 0,
         },
     };
-    if matches!(start, Start::Rootless { .. }) {
-        user_namespace()?;
+    match (start, made.filter(|_| has_user)) {
+        (Start::Rootless { .. }, Some(made)) => map_user(made.ids)?,
+        (Start::Rootless { .. }, None) => user_namespace()?,
+        (Start::Root(..), _) => {}
     }
     for (flag, layer) in namespaces(p) {
-        sys::unshare(flag).map_err(|e| unshare_fault(layer, &e))?;
+        let later = made.is_some() && flag == libc::CLONE_NEWCGROUP;
+        if !later && made.is_none_or(|m| m.namespaces & flag == 0) {
+            sys::unshare(flag).map_err(|e| unshare_fault(layer, &e))?;
+        }
     }
     Ok(start)
+}
+
+/// Once the host has made them, and before anything is started that would not be in them.
+fn enter_groups(sock: &mut UnixStream) -> Result<(), Fault> {
+    let at = |e: io::Error| Fault::setup("control group", e);
+    let placed = proto::receive::<Placed>(sock).map_err(at)?;
+    let (Placed { groups }, _) = placed.ok_or_else(|| at(ErrorKind::UnexpectedEof.into()))?;
+    groups.iter().try_for_each(|g| cgroup::enter(g)).map_err(at)
 }
 
 fn namespaces(p: &Policy) -> impl Iterator<Item = (libc::c_int, &'static str)> {
@@ -164,19 +222,25 @@ fn namespaces(p: &Policy) -> impl Iterator<Item = (libc::c_int, &'static str)> {
 
 /// A user namespace in which we are who we are, but never root, and nobody else exists.
 fn user_namespace() -> Result<(), Fault> {
-    let (uid, gid) = (sys_priv::uid(), sys_priv::gid());
+    let ids = (sys_priv::uid(), sys_priv::gid());
+    // Not set after a change of uid, and without it our own /proc/self is not ours.
+    sys::set_dumpable(true)
+        .and_then(|()| sys::unshare(libc::CLONE_NEWUSER))
+        .map_err(|e| unshare_fault("user namespace", &e))?;
+    map_user(ids)
+}
+
+/// Says who we are in a user namespace that we just came into.
+fn map_user((uid, gid): (u32, u32)) -> Result<(), Fault> {
     let inside = |id: u32| if id == 0 { NOBODY } else { id };
     let go = || {
-        // Not set after a change of uid, and without it our own /proc/self is not ours.
-        sys::set_dumpable(true)?;
-        sys::unshare(libc::CLONE_NEWUSER)?;
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("{} {uid} 1", inside(uid)))?;
         fs::write("/proc/self/gid_map", format!("{} {gid} 1", inside(gid)))?;
         // A change of dumpability, like one of uid, may clear it.
         sys::die_with_parent()
     };
-    go().map_err(|e| unshare_fault("user namespace", &e))
+    go().map_err(|e| namespace_fault("user namespace", &e))
 }
 
 fn unshare_fault(layer: &str, e: &io::Error) -> Fault {
@@ -217,7 +281,11 @@ pub(super) fn namespace_fault(layer: &str, e: &io::Error) -> Fault {
 }
 
 /// Everything that PID 1 does before it says hello. Gives back the view and what is in force.
-fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> {
+fn build(
+    p: &Policy,
+    start: Start,
+    placed: &mut dyn FnMut() -> Result<(), Fault>,
+) -> Result<(agent::View, Vec<String>), Fault> {
     let at = |stage: &'static str| move |e: io::Error| Fault::setup(stage, e);
     sys::die_with_parent().map_err(at("parent"))?;
     let ids = match start {
@@ -228,7 +296,7 @@ fn build(p: &Policy, start: Start) -> Result<(agent::View, Vec<String>), Fault> 
         sys::loopback_up().map_err(at("loopback"))?;
     }
     sys::set_hostname("sandbox").map_err(at("host name"))?;
-    let view = mounts::build(p, ids)?;
+    let view = mounts::build(p, ids, placed)?;
     if matches!(start, Start::Root(..)) {
         sys_priv::become_user(ids.0, ids.1).map_err(at("change of user"))?;
         // The mounts stay with the old namespace: nobody inside has a right over them.

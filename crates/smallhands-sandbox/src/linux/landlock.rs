@@ -2,8 +2,8 @@
 
 use super::proto::Fault;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use std::io;
 
@@ -48,25 +48,39 @@ pub(super) fn lacks(in_force: &str) -> &'static str {
     }
 }
 
-/// Restricts this process for good: writing below `writable`, reading and executing below
-/// `readable`, the devices, and signals and abstract sockets of this sandbox only.
-pub(super) fn restrict(
-    writable: &[String],
-    readable: &[String],
-    devices: &[&str],
-) -> Result<(), Fault> {
-    match try_restrict(writable, readable, devices) {
-        Ok(RulesetStatus::NotEnforced) => Err(missing(&io::Error::other("it is not in force"))),
-        Ok(_) => Ok(()),
-        Err(e) => Err(Fault::setup("landlock", e)),
+/// Writing below `writable`, reading and executing below `readable`, the devices, and signals and
+/// abstract sockets of one's own sandbox only.
+#[derive(Debug)]
+pub(super) struct Rules(RulesetCreated);
+
+impl Rules {
+    pub(super) fn new(
+        writable: &[String],
+        readable: &[String],
+        devices: &[&str],
+    ) -> Result<Self, Fault> {
+        let rules = rules(writable, readable, devices);
+        rules.map(Self).map_err(|e| Fault::setup("landlock", e))
+    }
+
+    /// Restricts this process, for good.
+    pub(super) fn restrict(&self) -> Result<(), Fault> {
+        let copy = self.0.try_clone().map_err(|e| missing(&e))?;
+        match copy.restrict_self() {
+            Ok(done) if done.ruleset == RulesetStatus::NotEnforced => {
+                Err(missing(&io::Error::other("it is not in force")))
+            }
+            Ok(_) => Ok(()),
+            Err(e) => Err(Fault::setup("landlock", e)),
+        }
     }
 }
 
-fn try_restrict(
+fn rules(
     writable: &[String],
     readable: &[String],
     devices: &[&str],
-) -> Result<RulesetStatus, RulesetError> {
+) -> Result<RulesetCreated, RulesetError> {
     let abi = ABI::V6;
     let all = AccessFs::from_all(abi);
     let write = all & !(AccessFs::MakeBlock | AccessFs::MakeChar | AccessFs::IoctlDev);
@@ -104,7 +118,7 @@ fn try_restrict(
     for path in devices {
         allow(path, device)?;
     }
-    Ok(rules.restrict_self()?.ruleset)
+    Ok(rules)
 }
 
 #[cfg(test)]

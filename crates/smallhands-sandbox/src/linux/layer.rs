@@ -1,11 +1,10 @@
-//! Copies of trees: of a base, where an overlay is not to be had, and of what one sandbox changed, as
-//! the beginning of another or out to the host.
+//! Copies of trees: of a base, where an overlay is not to be had, and of what a sandbox changed, out to
+//! the host.
 
 use super::{
     at,
     files::{self, MAX_DEPTH},
     proto::Fault,
-    sys_priv::{self, AsUser},
 };
 use crate::Refused;
 use std::{
@@ -24,26 +23,10 @@ const MAX_ENTRIES: u64 = 1_000_000;
 /// So do longer paths: the host could not name them.
 const MAX_PATH: usize = 2048;
 
-/// Copies an upper directory into ours, before anything is mounted on it; whiteouts and opaque
-/// directories too. What is in it was chosen by an agent: it is read as that agent.
-pub(super) fn copy(from: &Path, to: &Path, ids: (u32, u32), names: Names) -> Result<(), Fault> {
-    let go = || {
-        let (from, to) = (File::open(from)?, File::open(to)?);
-        // Restored at the end.
-        let _user = match sys_priv::uid() == ids.0 {
-            true => None,
-            false => Some(AsUser::become_for_files(ids)?),
-        };
-        Copy::new(names, None).directory(from.as_fd(), to.as_fd(), MAX_DEPTH)
-    };
-    go().map_err(|e| Fault::file(b".", &e))
-}
-
 /// Copies what a directory holds below what the other one holds already. True: the files share their
 /// blocks with those they were copied from, until they are changed.
 pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut copy = Copy::new(at::all_names, None);
-    copy.below = true;
+    let mut copy = Copy::new(None);
     copy.directory(from, to, MAX_DEPTH)?;
     Ok(copy.share)
 }
@@ -67,15 +50,12 @@ pub(super) fn export(
             entries: MAX_ENTRIES,
             refused: Vec::new(),
         };
-        let mut copy = Copy::new(at::all_names, Some(out));
+        let mut copy = Copy::new(Some(out));
         copy.directory(from.as_fd(), to.as_fd(), MAX_DEPTH)?;
         Ok(copy.out.map(|out| out.refused).unwrap_or_default())
     };
     go().map_err(|e: io::Error| Fault::file(below.as_bytes(), &e))
 }
-
-/// What lists a directory.
-type Names = fn(BorrowedFd<'_>) -> io::Result<Vec<CString>>;
 
 /// The bounds of a copy for the host.
 struct Out {
@@ -87,20 +67,15 @@ struct Out {
 struct Copy {
     /// Whether the file system may let files share their blocks.
     share: bool,
-    /// Whether what is there already stays, and directories are filled up.
-    below: bool,
-    names: Names,
     path: Vec<u8>,
-    /// None: the copy is for an agent too.
+    /// None: the copy is for an agent; what is there already stays, and directories are filled up.
     out: Option<Out>,
 }
 
 impl Copy {
-    fn new(names: Names, out: Option<Out>) -> Self {
+    fn new(out: Option<Out>) -> Self {
         Self {
             share: true,
-            below: false,
-            names,
             path: Vec::new(),
             out,
         }
@@ -112,7 +87,7 @@ impl Copy {
         to: BorrowedFd<'_>,
         depth: usize,
     ) -> io::Result<()> {
-        for name in (self.names)(from)? {
+        for name in at::all_names(from)? {
             let stat = at::lstat(from, &name)?;
             let before = files::push(&mut self.path, &name);
             if self.takes(&stat, depth)? && self.is_free(to, &name, &stat)? {
@@ -146,7 +121,7 @@ impl Copy {
         let time = at::modified(stat);
         match at::kind(stat) {
             libc::S_IFDIR => {
-                let new = !self.below || at::try_lstat(to, name)?.is_none();
+                let new = self.out.is_some() || at::try_lstat(to, name)?.is_none();
                 if new {
                     at::mkdir(to, name)?;
                 }
@@ -181,10 +156,9 @@ impl Copy {
     }
 
     fn is_free(&self, to: BorrowedFd<'_>, name: &CString, stat: &libc::stat) -> io::Result<bool> {
-        let there = if self.below {
-            at::try_lstat(to, name)?
-        } else {
-            None
+        let there = match self.out {
+            None => at::try_lstat(to, name)?,
+            Some(_) => None,
         };
         let is_dir = |s: &libc::stat| at::kind(s) == libc::S_IFDIR;
         Ok(there.is_none_or(|there| is_dir(&there) && is_dir(stat)))

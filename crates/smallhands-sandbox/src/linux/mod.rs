@@ -1,8 +1,8 @@
 //! The native backend: namespaces, Landlock, seccomp and overlayfs, with no outside program and no
 //! privilege.
 //!
-//! A sandbox is a helper process, this very program started again, whose child is PID 1 of its own
-//! namespaces and serves the host over one socket. When the host dies, however, the socket ends,
+//! A helper process, this very program started again, forks for each sandbox PID 1 of its own
+//! namespaces, which serves the host over one socket. When the host dies, however, the socket ends,
 //! PID 1 ends, and the kernel ends everything below it.
 //!
 //! ```no_run
@@ -22,7 +22,6 @@
 //! ```
 
 mod agent;
-mod ahead;
 mod answer;
 mod at;
 mod cgroup;
@@ -31,6 +30,7 @@ mod child;
 mod conn;
 mod den;
 mod files;
+mod forks;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -47,9 +47,13 @@ mod running;
 mod sandbox;
 mod seccomp;
 mod sys;
+mod sys_fds;
+mod sys_mem;
 mod sys_mount;
 pub(crate) mod sys_net;
 mod sys_priv;
+mod upper;
+mod zygote;
 
 pub(crate) use at::sync_disk;
 
@@ -57,7 +61,6 @@ use crate::{
     CacheView, Capabilities, EgressLog, RepoStore, Resolver, Sandbox, SandboxBackend, SandboxError,
     SandboxSpec, Snapshot, SystemResolver, Wall, egress::proxy::Outlet, or_cancelled,
 };
-use ahead::Ahead;
 use conn::Conn;
 use den::Den;
 use proto::Policy;
@@ -71,6 +74,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use zygote::Nursery;
 
 /// The argument that turns the program into the helper.
 const HOOK: &str = "__smallhands_sandbox_v1";
@@ -136,9 +140,6 @@ pub struct NativeOptions {
     pub egress_log: Option<Arc<dyn EgressLog>>,
     /// Who looks names up for them; usually [`SystemResolver`].
     pub resolver: Arc<dyn Resolver>,
-    /// While a sandbox is in use, open another like it, for whoever asks next for the same. It
-    /// costs the memory of an idle sandbox as long as the backend lives.
-    pub ahead: bool,
 }
 
 /// Sandboxes from what the Linux kernel offers to everyone.
@@ -149,7 +150,7 @@ pub struct NativeBackend(Arc<Inner>);
 struct Inner {
     options: NativeOptions,
     den: Arc<Den>,
-    ahead: Ahead,
+    nursery: Arc<Nursery>,
 }
 
 impl NativeOptions {
@@ -162,7 +163,6 @@ impl NativeOptions {
             always_copy: false,
             egress_log: None,
             resolver: Arc::new(SystemResolver),
-            ahead: false,
         }
     }
 }
@@ -174,10 +174,12 @@ impl NativeBackend {
     /// The state directory cannot be used.
     pub fn new(options: NativeOptions) -> Result<Self, SandboxError> {
         let den = Arc::new(Den::open(&options.state_dir)?);
+        let helper = options.helper.clone();
+        let helper = helper.unwrap_or_else(|| "/proc/self/exe".into());
         Ok(Self(Arc::new(Inner {
             options,
             den,
-            ahead: Ahead::default(),
+            nursery: Arc::new(Nursery::new(helper)),
         })))
     }
 
@@ -188,11 +190,11 @@ impl NativeBackend {
 }
 
 impl Inner {
-    fn helper(&self) -> Result<PathBuf, SandboxError> {
-        match &self.options.helper {
-            Some(program) => Ok(program.clone()),
-            None if INITIALISED.load(Ordering::SeqCst) => Ok("/proc/self/exe".into()),
-            None => Err(SandboxError::NotInitialised),
+    /// Whether there is a program to be the helper.
+    fn check_helper(&self) -> Result<(), SandboxError> {
+        match self.options.helper.is_some() || INITIALISED.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(SandboxError::NotInitialised),
         }
     }
 
@@ -208,7 +210,7 @@ impl Inner {
         spec: &SandboxSpec,
         changed: Option<PathBuf>,
     ) -> Result<Conn, SandboxError> {
-        let helper = self.helper()?;
+        self.check_helper()?;
         let lower = match &spec.source {
             Some(source) => {
                 let (store, commit) = (self.options.store.clone(), source.commit.clone());
@@ -216,12 +218,11 @@ impl Inner {
             }
             None => None,
         };
-        self.start_on(helper, spec, lower.as_deref(), changed).await
+        self.start_on(spec, lower.as_deref(), changed).await
     }
 
     async fn start_on(
         &self,
-        helper: PathBuf,
         spec: &SandboxSpec,
         lower: Option<&Path>,
         changed: Option<PathBuf>,
@@ -252,10 +253,9 @@ impl Inner {
             limits: spec.limits.clone(),
             without: spec.without.clone(),
             egress: spec.egress.as_ref().map(|e| e.connections),
-            groups: Vec::new(),
             changed: changed.map(|p| bytes(&p)),
         };
-        let conn = self.connect(helper, policy, outlet).await?;
+        let conn = Conn::open(self.nursery.clone(), policy, self.den.clone(), outlet).await?;
         // Dropped, it ends.
         match spec.require.iter().find(|r| !conn.has(r)) {
             Some(layer) => Err(missing(layer, &conn)),
@@ -282,28 +282,6 @@ impl Inner {
             resolver: self.options.resolver.clone(),
             log: self.options.egress_log.clone(),
         }))
-    }
-
-    /// One that waits, or a new one. None is opened ahead that has a way out: its proxy would be
-    /// open for nobody.
-    async fn connect(
-        &self,
-        helper: PathBuf,
-        policy: Policy,
-        outlet: Option<Outlet>,
-    ) -> Result<Conn, SandboxError> {
-        let begin =
-            |policy, outlet| Conn::begin_open(helper.clone(), policy, self.den.clone(), outlet);
-        if !self.options.ahead || policy.changed.is_some() || outlet.is_some() {
-            return conn::opened(begin(policy, outlet)?).await;
-        }
-        let conn = match self.ahead.take(&helper, &policy).await {
-            Some(conn) => conn,
-            None => conn::opened(begin(policy.clone(), None)?).await?,
-        };
-        let next = || begin(policy.clone(), None).ok();
-        self.ahead.put(&helper, &policy, next);
-        Ok(conn)
     }
 }
 
@@ -346,7 +324,7 @@ impl SandboxBackend for NativeBackend {
         cx: &CallCx,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
         // Before the clean copy is made: without a helper there is no use for one.
-        self.0.helper()?;
+        self.0.check_helper()?;
         let from = match &spec.from {
             Some(blob) => Some(Snapshot::load(blob, &*cx.ambient().blobs).await?),
             None => None,

@@ -1,9 +1,9 @@
 //! The file system that a sandbox sees, built from nothing.
 
 use super::{
-    at, den, layer, limits,
+    at, den, limits,
     proto::{Fault, Policy},
-    sys_mount,
+    sys_mount, upper,
 };
 use crate::Wall;
 use std::{
@@ -122,16 +122,23 @@ fn inside(path: &Path) -> PathBuf {
     p.into()
 }
 
-/// Builds everything below `root` in the private directory, which becomes the working directory.
-pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
+/// Builds everything below `root` beside the private directory, the working directory meanwhile; that
+/// is there, and more than one process allowed, after `placed`.
+pub(super) fn build(
+    p: &Policy,
+    ids: (u32, u32),
+    placed: &mut dyn FnMut() -> Result<(), Fault>,
+) -> Result<View, Fault> {
     let f = Flags::of(p);
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    let r = sys_mount::mount("none", "/", "none", private, "");
+    let detached = libc::MS_REC | libc::MS_PRIVATE;
+    let r = sys_mount::mount("none", "/", "none", detached, "");
     r.map_err(|e| super::helper::namespace_fault("mount namespace", &e))?;
-    step(
-        "private directory",
-        std::env::set_current_dir(OsStr::from_bytes(&p.private)),
-    )?;
+    let private = Path::new(OsStr::from_bytes(&p.private));
+    let (Some(above), Some(own)) = (private.parent(), private.file_name()) else {
+        return Err(Fault::setup("private directory", "it has no name"));
+    };
+    step("private directory", std::env::set_current_dir(above))?;
+    let own = Path::new(own);
     step(
         "root",
         sys_mount::mount(
@@ -153,25 +160,26 @@ pub(super) fn build(p: &Policy, ids: (u32, u32)) -> Result<View, Fault> {
     for path in &p.read_only {
         extra(f, Path::new(OsStr::from_bytes(path)), &mut readable)?;
     }
+    placed()?;
     if let Some(changed) = &p.changed {
         let from = Path::new(OsStr::from_bytes(changed));
-        layer::copy(&from.join("upper"), Path::new("upper"), ids, at::names)?;
+        upper::copy(&from.join("upper"), &own.join("upper"), ids, at::names)?;
         for upper in (0..p.caches.len()).map(|i| den::cache(i) + "/upper") {
-            layer::copy(&from.join(&upper), Path::new(&upper), ids, at::all_names)?;
+            upper::copy(&from.join(&upper), &own.join(&upper), ids, at::all_names)?;
         }
     }
-    let (lowers, copy_reason) = workspace(f, p)?;
+    let (lowers, copy_reason) = workspace(f, p, own)?;
     let mut writable = WRITABLE.map(String::from).to_vec();
     let mut caches = Vec::new();
     for i in 0..p.caches.len() {
-        let cache = cache(f, p, i, &readable, &writable)?;
+        let cache = cache(f, p, own, i, &readable, &writable)?;
         writable.push(cache.at.clone());
         caches.push(cache);
     }
     let view = View {
         overlay: !lowers.is_empty() && copy_reason.is_none(),
         copy_reason,
-        upper: open("upper")?,
+        upper: open(&format!("{}/upper", own.display()))?,
         lowers,
         caches,
         readable,
@@ -316,14 +324,14 @@ fn extra(f: Flags, path: &Path, readable: &mut Vec<String>) -> Result<(), Fault>
 }
 
 /// The workspace on its base. Gives back the parts of that, and why it is no overlay.
-fn workspace(f: Flags, p: &Policy) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
+fn workspace(f: Flags, p: &Policy, own: &Path) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
     step("/workspace", fs::create_dir("root/workspace"))?;
     let mut names = Vec::new();
     for (i, lower) in p.lowers().enumerate() {
         names.push(format!("lower{i}"));
         show_lower(lower, &names[i])?;
     }
-    let reason = writable(f, p.copy, "", &names.join(":"), "root/workspace".as_ref())?;
+    let reason = writable(f, p.copy, own, &names.join(":"), "root/workspace".as_ref())?;
     let lowers = names.iter().map(|n| open(n)).collect::<Result<_, _>>()?;
     Ok((lowers, reason))
 }
@@ -340,6 +348,7 @@ fn show_lower(path: &[u8], name: &str) -> Result<(), Fault> {
 fn cache(
     f: Flags,
     p: &Policy,
+    own: &Path,
     i: usize,
     readable: &[String],
     taken: &[String],
@@ -364,12 +373,12 @@ fn cache(
     if let Some(other) = others.find(|o| place.starts_with(o) || Path::new(o).starts_with(place)) {
         return Err(bad(&format!("{other} is there already")));
     }
-    let own = den::cache(i);
-    let lower = format!("{own}/lower0");
+    let own = own.join(den::cache(i));
+    let lower = format!("{}/lower0", own.display());
     show_lower(files, &lower)?;
     let target = inside(place);
     step("cache", fs::create_dir_all(&target))?;
-    let copy_reason = writable(f, p.copy, &format!("{own}/"), &lower, target.as_ref())?;
+    let copy_reason = writable(f, p.copy, &own, &lower, target.as_ref())?;
     let at = at.to_owned();
     let lower = open(&lower)?;
     Ok(CacheDir {
@@ -379,16 +388,18 @@ fn cache(
     })
 }
 
-/// Makes `upper` below a prefix what is written at `target`, with the lower directories beneath it;
+/// Makes `upper` in `own` what is written at `target`, with the lower directories beneath it;
 /// or, where an overlay is refused or not wanted, with nothing, and then says why.
 fn writable(
     f: Flags,
     copy: bool,
-    own: &str,
+    own: &Path,
     lowers: &str,
     target: &OsStr,
 ) -> Result<Option<String>, Fault> {
-    let upper = format!("{own}upper");
+    // A number, and no more than that but for a cache.
+    let own = own.display();
+    let upper = format!("{own}/upper");
     let whole = || {
         step(
             "upper directory",
@@ -403,7 +414,7 @@ fn writable(
     // `volatile`: it does not outlive the sandbox, so nobody waits for the disk, neither when a file
     // is first changed nor, for everything that lies on that disk, at the end.
     let options =
-        format!("lowerdir={lowers},upperdir={upper},workdir={own}work,userxattr,volatile");
+        format!("lowerdir={lowers},upperdir={upper},workdir={own}/work,userxattr,volatile");
     let target = target.to_string_lossy();
     match sys_mount::mount("overlay", &target, "overlay", f.tmpfs, &options) {
         Ok(()) => Ok(None),

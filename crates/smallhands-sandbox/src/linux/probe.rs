@@ -60,13 +60,13 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
 
 /// What was in force around a command that ran.
 async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
-    let helper = inner.helper()?;
+    inner.check_helper()?;
     let none = Limits {
         total_memory_bytes: None,
         processes: None,
         ..Limits::default()
     };
-    let base = inner.den.private(true, &none, 0)?;
+    let base = inner.den.private(inner.den.next(), true, &none, 0)?;
     let lower = base.path().join("upper");
     let cache = crate::cache::empty(&base.path().join("cache"))?;
     let limits = Limits {
@@ -83,7 +83,7 @@ async fn attempt(inner: &Inner) -> Result<Tried, SandboxError> {
         environment: Some(cache),
         ..SandboxSpec::default()
     };
-    let conn = inner.start_on(helper, &spec, Some(&lower), None).await?;
+    let conn = inner.start_on(&spec, Some(&lower), None).await?;
     let (id, coming) = conn.begin(0, super::answer::Sink::None);
     let command = Command {
         argv: vec!["/usr/bin/true".into()],

@@ -18,10 +18,11 @@ pub(super) const CHUNK: usize = 1 << 20;
 const MAX_HEAD: usize = 16 << 20;
 
 /// The first frame: what the helper is to build.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) version: u32,
-    /// The private directory, with what `Den::private` makes in it.
+    /// The private directory, which the host makes meanwhile, as `Den::private` does; beside it are the
+    /// mount points.
     pub(super) private: Vec<u8>,
     /// The base, not to be changed.
     pub(super) lower: Option<Vec<u8>>,
@@ -34,10 +35,8 @@ pub(super) struct Policy {
     pub(super) read_only: Vec<Vec<u8>>,
     pub(super) limits: Limits,
     pub(super) without: Vec<Wall>,
-    /// Carry so many connections at once to the host, over the stream at descriptor 1.
+    /// Carry so many connections at once to the host, over the stream that came with the request.
     pub(super) egress: Option<u32>,
-    /// Control groups that the helper is to enter.
-    pub(super) groups: Vec<PathBuf>,
     /// The private directory of another sandbox of the same base, to begin with a copy of what it
     /// changed.
     pub(super) changed: Option<Vec<u8>>,
@@ -59,6 +58,13 @@ impl Policy {
     pub(super) fn has(&self, wall: Wall) -> bool {
         !self.without.contains(&wall)
     }
+}
+
+/// The second frame: all that the first names is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Placed {
+    /// Control groups that the helper is to enter.
+    pub(super) groups: Vec<PathBuf>,
 }
 
 /// What the host asks; several requests may be under way.
@@ -236,6 +242,10 @@ impl From<Fault> for SandboxError {
 }
 
 pub(super) fn send<T: Serialize>(w: &mut impl Write, head: &T, bytes: &[u8]) -> io::Result<()> {
+    w.write_all(&frame(head, bytes)?)
+}
+
+pub(super) fn frame<T: Serialize>(head: &T, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let head = serde_json::to_vec(head)?;
     if head.len() > MAX_HEAD || bytes.len() > CHUNK {
         return Err(io::Error::other("a frame of the sandbox is too large"));
@@ -245,7 +255,7 @@ pub(super) fn send<T: Serialize>(w: &mut impl Write, head: &T, bytes: &[u8]) -> 
     frame.extend((bytes.len() as u32).to_le_bytes());
     frame.extend(head);
     frame.extend(bytes);
-    w.write_all(&frame)
+    Ok(frame)
 }
 
 /// The next frame; `None` at the orderly end of the stream.

@@ -74,6 +74,26 @@ pub(super) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// As [`fork`], with new namespaces for the child.
+pub(super) fn fork_into(namespaces: libc::c_int) -> io::Result<Fork> {
+    let flags = (namespaces | libc::SIGCHLD) as libc::c_ulong;
+    let none = ptr::null::<libc::c_void>();
+    // SAFETY: as in `fork`; no new stack and nothing shared. Where there is seccomp for us the flags
+    // come first, and the order of the others, which are null, does not matter.
+    let r = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match check_long(r)? as i32 {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Lets the kernel forget each child as it ends; `false` undoes it.
+pub(super) fn forget_children(yes: bool) {
+    let how = if yes { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: only sets a disposition.
+    unsafe { libc::signal(libc::SIGCHLD, how) };
+}
+
 /// A child that ended: its id and wait status. `None`: none has ended, or there is none.
 pub(super) fn wait_any(blocking: bool) -> Option<(i32, libc::c_int)> {
     let mut status = 0;
@@ -195,6 +215,12 @@ pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
+/// Puts a descriptor in the place of standard error.
+pub(super) fn become_stderr(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are valid.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), libc::STDERR_FILENO) }).map(drop)
+}
+
 /// Takes the socket that stands at one of the standard descriptors, and leaves `/dev/null` there.
 pub(super) fn take_socket(at: RawFd) -> io::Result<UnixStream> {
     // SAFETY: the descriptor is duplicated, not taken.
@@ -206,6 +232,18 @@ pub(super) fn take_socket(at: RawFd) -> io::Result<UnixStream> {
     // SAFETY: both descriptors are valid.
     check(unsafe { libc::dup2(null.as_raw_fd(), at) })?;
     Ok(UnixStream::from(sock))
+}
+
+/// Closes all descriptors from 3 on but one: those of a careless host.
+pub(super) fn close_all_but(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = fd.as_raw_fd() as u32;
+    for (first, last) in [(3, keep - 1), (keep + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: plain integers; what is closed belongs to nobody in this process.
+            check_long(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) })?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts the three standard streams in place and closes everything else at the next `execve`.
@@ -248,21 +286,22 @@ pub(super) type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 pub(super) type Resource = libc::c_int;
 
-fn hard_limit(what: Resource) -> io::Result<u64> {
+/// Soft and hard; zero of what the kernel does not know.
+pub(super) fn limits_of(what: Resource) -> (u64, u64) {
     // SAFETY: an all-zero rlimit is valid.
     let mut now: libc::rlimit = unsafe { zeroed() };
     // SAFETY: `now` lives across the call.
-    check(unsafe { libc::getrlimit(what, &raw mut now) })?;
-    Ok(now.rlim_max)
+    unsafe { libc::getrlimit(what, &raw mut now) };
+    (now.rlim_cur, now.rlim_max)
 }
 
 /// What a limit would be: it can only get lower.
-pub(super) fn reachable_limit(what: Resource, wanted: u64) -> io::Result<u64> {
-    Ok(hard_limit(what)?.min(wanted))
+pub(super) fn reachable_limit(what: Resource, wanted: u64) -> u64 {
+    limits_of(what).1.min(wanted)
 }
 
 pub(super) fn set_limit(what: Resource, wanted: u64) -> io::Result<()> {
-    let value = reachable_limit(what, wanted)?;
+    let value = reachable_limit(what, wanted);
     let limit = libc::rlimit {
         rlim_cur: value,
         rlim_max: value,
@@ -354,6 +393,21 @@ pub(super) fn children_usage() -> (u64, u64) {
     let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
     let cpu = micros(used.ru_utime) + micros(used.ru_stime);
     (cpu, used.ru_maxrss as u64 * 1024)
+}
+
+/// Kills the process of a handle; one that is gone is as good.
+pub(super) fn kill_by_fd(fd: BorrowedFd<'_>) {
+    let none = ptr::null::<libc::siginfo_t>();
+    // SAFETY: a valid descriptor; no information is passed.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        )
+    };
 }
 
 /// Kills one process; one that is gone is as good.

@@ -2,14 +2,14 @@
 #![allow(unsafe_code)]
 
 use super::sys::{check, check_long, prctl};
-use std::{io, ptr};
+use std::{fs, io, os::unix::fs::MetadataExt, ptr};
 
 pub(super) fn no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
 #[repr(C)]
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct CapData {
     effective: u32,
     permitted: u32,
@@ -26,15 +26,19 @@ const CAP_V3: u32 = 0x2008_0522;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_ADMIN: u32 = 21;
 
-fn effective(cap: u32) -> bool {
+fn capabilities() -> io::Result<[CapData; 2]> {
     let mut head = CapHeader {
         version: CAP_V3,
         pid: 0,
     };
     let mut data: [CapData; 2] = Default::default();
     // SAFETY: header and the two data words of version 3 live across the call.
-    let r = unsafe { libc::syscall(libc::SYS_capget, &raw mut head, data.as_mut_ptr()) };
-    r == 0 && data[0].effective & (1 << cap) != 0
+    check_long(unsafe { libc::syscall(libc::SYS_capget, &raw mut head, data.as_mut_ptr()) })?;
+    Ok(data)
+}
+
+fn effective(cap: u32) -> bool {
+    capabilities().is_ok_and(|data| data[0].effective & (1 << cap) != 0)
 }
 
 pub(super) fn can_administer() -> bool {
@@ -76,14 +80,11 @@ pub(super) fn keep_capabilities() -> io::Result<()> {
         version: CAP_V3,
         pid: 0,
     };
-    let mut data: [CapData; 2] = Default::default();
-    // SAFETY: header and the two data words of version 3 live across the call.
-    let r = unsafe { libc::syscall(libc::SYS_capget, &raw mut head, data.as_mut_ptr()) };
-    check_long(r)?;
+    let mut data = capabilities()?;
     for d in &mut data {
         d.inheritable = d.permitted;
     }
-    // SAFETY: as above.
+    // SAFETY: header and the two data words of version 3 live across the call.
     let r = unsafe { libc::syscall(libc::SYS_capset, &raw mut head, data.as_ptr()) };
     check_long(r)?;
     let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
@@ -185,4 +186,74 @@ pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// What a process gets from the thread that starts it, as far as it says what that may do: users and
+/// groups, capabilities, resource limits, namespaces and the root.
+#[derive(Debug, PartialEq)]
+pub(super) struct Identity {
+    ids: [u32; 6],
+    groups: Vec<u32>,
+    capabilities: [CapData; 2],
+    no_new_privs: i32,
+    limits: Vec<(u64, u64)>,
+    places: Vec<Option<(u64, u64)>>,
+}
+
+impl Identity {
+    pub(super) fn of_this_thread() -> io::Result<Self> {
+        let mut ids = [0_u32; 6];
+        let [r, e, s, gr, ge, gs] = &mut ids;
+        // SAFETY: six live integers.
+        check(unsafe { libc::getresuid(r, e, s) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::getresgid(gr, ge, gs) })?;
+        // SAFETY: with no room given, the call only counts.
+        let count = check(unsafe { libc::getgroups(0, ptr::null_mut()) })?;
+        let mut groups = vec![0; count as usize];
+        // SAFETY: room for as many as were counted.
+        check(unsafe { libc::getgroups(count, groups.as_mut_ptr()) })?;
+        let place = |path: &str| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        let namespaces = [
+            "cgroup",
+            "ipc",
+            "mnt",
+            "net",
+            "pid_for_children",
+            "user",
+            "uts",
+        ];
+        let paths = namespaces.map(|n| format!("/proc/thread-self/ns/{n}"));
+        Ok(Self {
+            ids,
+            groups,
+            capabilities: capabilities()?,
+            // SAFETY: an operation that takes integers.
+            no_new_privs: unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) },
+            limits: (0..16).map(super::sys::limits_of).collect(),
+            places: paths
+                .iter()
+                .map(String::as_str)
+                .chain(["/"])
+                .map(place)
+                .collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_gave_something_up_is_another() {
+        let me = || Identity::of_this_thread().unwrap();
+        let before = me();
+        assert_eq!(before, me());
+        let other = std::thread::spawn(move || {
+            no_new_privs().unwrap();
+            me()
+        });
+        assert_ne!(before, other.join().unwrap());
+    }
 }

@@ -227,14 +227,7 @@ pub(crate) fn unreadable_files_are_saved_too() {
         "the mode is as it was"
     );
     close(s);
-    assert_eq!(leftovers(&w), 0);
-}
-
-fn leftovers(w: &World) -> usize {
-    let boxes = fs::read_dir(w.dir.0.join("state/sandboxes")).unwrap();
-    boxes
-        .map(|owner| fs::read_dir(owner.unwrap().path()).unwrap().count() - 1)
-        .sum()
+    assert_eq!(w.sandboxes_left(), 0);
 }
 
 pub(crate) fn a_hostile_tree_is_removed() {
@@ -245,12 +238,12 @@ pub(crate) fn a_hostile_tree_is_removed() {
     w.out(&s, script);
     assert!(block_on(s.snapshot(&*w.blobs)).is_err(), "too deep");
     close(s);
-    assert_eq!(leftovers(&w), 0);
+    assert_eq!(w.sandboxes_left(), 0);
     // A dropped one cleans up in the background.
     let s = w.open();
     drop(s);
     for _ in 0..500 {
-        if leftovers(&w) == 0 {
+        if w.sandboxes_left() == 0 {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));

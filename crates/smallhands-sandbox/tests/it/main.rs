@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // A test binary of its own: clippy sees no #[test] in it.
 
-mod ahead;
 mod attacks;
 mod caches;
 mod copies;
@@ -16,6 +15,7 @@ mod repos;
 mod support;
 mod transfer;
 mod upstream;
+mod zygote;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -66,10 +66,9 @@ fn main() {
             forks_hold_what_was_removed_and_replaced,
             copies_start_without_an_index_of_the_user,
         },
-        ahead::{
-            one_opened_ahead_is_like_any_other,
-            what_is_granted_is_looked_at_again,
-            none_is_left_behind,
+        zygote::{
+            the_next_sandbox_knows_nothing_of_the_last,
+            what_waits_for_the_next_has_only_what_that_asks_for,
         },
         attacks::{
             host_files_are_not_there,

@@ -234,6 +234,15 @@ impl World {
         String::from_utf8(done.stdout).unwrap()
     }
 
+    /// Directories of sandboxes, which have numbers for names.
+    pub(crate) fn sandboxes_left(&self) -> usize {
+        let boxes = fs::read_dir(self.dir.0.join("state/sandboxes")).unwrap();
+        let inside = boxes.flat_map(|owner| fs::read_dir(owner.unwrap().path()).unwrap());
+        let names = inside.map(|e| e.unwrap().file_name());
+        let number = |n: &std::ffi::OsString| n.to_str().is_some_and(|n| n.parse::<u64>().is_ok());
+        names.filter(number).count()
+    }
+
     /// A script that the sandbox must stop.
     pub(crate) fn refused(&self, s: &Boxed, script: &str) -> String {
         let done = self.sh(s, script);
