@@ -111,6 +111,18 @@ impl SandboxBackend for Audited {
         spec: &SandboxSpec,
         cx: &CallCx,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        // What others put there before is in no record of ours.
+        let shared = [
+            ("caches", !spec.caches.is_empty()),
+            ("environment", spec.environment.is_some()),
+        ];
+        if let Some((layer, _)) = shared.into_iter().find(|(_, wanted)| *wanted) {
+            return Err(SandboxError::Unavailable {
+                layer: layer.into(),
+                reason: "its files are in no record".into(),
+                fix: "do without it, or use the backend that is recorded here".into(),
+            });
+        }
         let mut theirs = spec.clone();
         // The other one knows nothing of our layer, and would refuse; the rest is for it to judge.
         theirs.require.retain(|layer| layer != LAYER);
@@ -286,5 +298,6 @@ fn bed(dir: &Path) -> Result<SandboxBed, Box<dyn Error>> {
         source: RepoSource { commit },
         source_dir,
         state_dir,
+        generation: None,
     })
 }
