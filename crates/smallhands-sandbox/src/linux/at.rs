@@ -5,6 +5,7 @@
 use super::sys::owned;
 use std::{
     ffi::{CStr, CString},
+    fs::File,
     io,
     mem::zeroed,
     os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd},
@@ -270,9 +271,20 @@ pub(crate) fn sync_disk(dir: &std::path::Path) -> io::Result<()> {
 }
 
 /// Gives a new file the bytes of another without copying them, where the file system can.
-pub(super) fn share_blocks(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+fn share_blocks(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: two valid descriptors.
     check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) })
+}
+
+/// Copies the bytes of a file, or shares their blocks as long as the file system lets files do that.
+pub(super) fn copy_bytes(share: &mut bool, mut from: File, mut to: &File) -> io::Result<()> {
+    if *share {
+        *share = share_blocks(from.as_fd(), to.as_fd()).is_ok();
+        if *share {
+            return Ok(());
+        }
+    }
+    io::copy(&mut from, &mut to).map(drop)
 }
 
 /// Removes a name with everything below it.

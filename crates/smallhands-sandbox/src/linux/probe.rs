@@ -40,14 +40,9 @@ pub(super) async fn probe(inner: &Inner) -> Capabilities {
             Err(_) => "not reached".into(),
         },
     });
-    for name in ["caches", "environment"] {
-        let enforced = tried.as_ref().map_or(&[][..], |(enforced, _)| enforced);
-        layers.push(Layer {
-            required: false,
-            ..works(name, enforced)
-        });
-    }
     for name in [
+        "caches",
+        "environment",
         "egress allow-list",
         "memory cgroup",
         "pids cgroup",

@@ -183,7 +183,7 @@ impl Files {
                     let a = File::from(at::open_readable(from, &name, &stat)?);
                     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
                     let b = File::from(at::open(to, &name, flags)?);
-                    self.bytes(a, &b)?;
+                    at::copy_bytes(&mut self.share, a, &b)?;
                     at::fchmod(b.as_fd(), stat.st_mode & 0o777)?;
                     // Build tools compare them.
                     b.set_modified(at::modified(&stat))?;
@@ -193,15 +193,5 @@ impl Files {
             }
         }
         Ok(())
-    }
-
-    fn bytes(&mut self, mut from: File, mut to: &File) -> io::Result<()> {
-        if self.share {
-            self.share = at::share_blocks(from.as_fd(), to.as_fd()).is_ok();
-            if self.share {
-                return Ok(());
-            }
-        }
-        io::copy(&mut from, &mut to).map(drop)
     }
 }

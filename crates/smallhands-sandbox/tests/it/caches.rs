@@ -1,5 +1,6 @@
 //! Caches: what one task writes there, another never sees, unless it proves itself.
 
+use crate::hosts::alone;
 use crate::support::{Boxed, World, block_on, close, host};
 use smallhands_core::Digest;
 use smallhands_sandbox::{
@@ -437,6 +438,10 @@ pub(crate) fn promotions_wait_for_each_other() {
 }
 
 pub(crate) fn a_cache_has_a_bound() {
+    alone("caches::a_cache_has_a_bound", bound);
+}
+
+fn bound() {
     let w = World::new();
     let mut cache = cache(&w, CacheKind::Ccache);
     cache.max_bytes = 100_000;

@@ -1,6 +1,6 @@
 //! Environments: set up once, shared by all who need the same, changed by nobody.
 
-use crate::hosts::until;
+use crate::hosts::{alone, until};
 use crate::support::{World, block_on, close, commit_all, is_root};
 use smallhands_sandbox::{
     Cache, CacheKind, Environment, Environments, Invocation, Prepared, SandboxBackend,
@@ -297,6 +297,10 @@ pub(crate) fn nothing_half_done_is_left() {
 }
 
 pub(crate) fn environments_have_a_bound() {
+    alone("environments::environments_have_a_bound", bound);
+}
+
+fn bound() {
     let w = World::new();
     let dir = w.dir.0.join("environments");
     let all = Environments::open(&dir).unwrap();

@@ -201,6 +201,15 @@ fn again(starter: &[&str], args: &[&str]) -> String {
     text
 }
 
+/// One test in a process of its own: what another one has just forked holds our locks, too, until it
+/// is another program.
+pub(crate) fn alone(name: &str, test: fn()) {
+    match std::env::args().any(|a| a == "--exact") {
+        true => test(),
+        false => drop(again(&["env"], &[name, "--exact"])),
+    }
+}
+
 pub(crate) fn is_capable_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let effective = status
