@@ -187,11 +187,21 @@ fn damage_is_found_and_the_rest_saved() {
     let b = Bed::new();
     b.smallhands(&["fsck"]).refused(1, "there is no journal");
     made::runs(&b);
+    // Two connections that close at once leave the log of writes behind; who comes next brings it in.
+    let journal = b.dir.path().join("state/journal.db");
+    let log = journal.with_extension("db-wal");
+    for _ in 0..200 {
+        if !log.exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+        b.smallhands(&["prune", "--older-than", "1d"]);
+    }
+    assert!(!log.exists(), "the log of writes stays");
     let sound = b.smallhands(&["fsck"]);
     assert_eq!(sound.code, Some(0), "{sound:?}");
     assert!(sound.out.contains("nothing is wrong"), "{sound:?}");
-    // Each page but the first few; what was in the log of writes is in the file by now.
-    let journal = b.dir.path().join("state/journal.db");
+    // Each page but the first few.
     let mut bytes = fs::read(&journal).unwrap();
     let half = bytes.len() / 2;
     bytes[half..].fill(0xa5);
